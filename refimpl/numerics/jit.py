@@ -1,0 +1,76 @@
+"""The one compiler switch: every kernel of the package is compiled through :func:`kernel`.
+
+Numba's own cache is keyed on the source file of the decorated function alone: a changed callee in another file would be
+served stale. Here the cache folder's name is a digest of every kernel source of the package, the Numba version and the
+compiler options, so a change anywhere compiles anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import config as numba_config  # type: ignore[attr-defined,unused-ignore]
+
+# No fastmath: it licenses reassociation and contraction. No parallel: order and start-up cost. ``error_model`` "numpy"
+# gives IEEE division by zero instead of a Python exception.
+OPTIONS: dict[str, Any] = {"fastmath": False, "parallel": False, "nogil": True, "error_model": "numpy"}
+
+PACKAGE = Path(__file__).resolve().parent.parent
+KERNEL_FOLDERS = ("numerics", "operators")
+
+Function = Callable[..., Any]
+
+
+def source_digest() -> str:
+    """SHA-256 over the name and text of every kernel source, the compiler's version and its options."""
+    digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version_info[:2]} {OPTIONS}".encode())
+    for folder in KERNEL_FOLDERS:
+        for path in sorted((PACKAGE / folder).glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``REFIMPL_CACHE_DIR``, else the user's cache folder."""
+    root = os.environ.get("REFIMPL_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "refimpl" / source_digest()[:16]
+
+
+_CACHE = cache_folder()
+
+
+def cache_is_cold() -> bool:
+    """True where no compiled kernel is stored yet: the first run will compile (and should say so)."""
+    return not numba_config.DISABLE_JIT and not any(_CACHE.glob("**/*.nbc"))
+
+
+def kernel(function: Function) -> Function:
+    """Compile ``function`` with the package's options and its cache; other packages' Numba settings stay untouched."""
+    before = numba_config.CACHE_DIR
+    numba_config.CACHE_DIR = str(_CACHE)
+    try:
+        compiled: Function = numba.njit(cache=_writable(), **OPTIONS)(function)
+    finally:
+        numba_config.CACHE_DIR = before
+    return compiled
+
+
+def inline(function: Function) -> Function:
+    """A scalar rule called from kernels; compiled into its callers, never cached by itself."""
+    compiled: Function = numba.njit(**OPTIONS)(function)
+    return compiled
+
+
+def _writable() -> bool:
+    try:
+        _CACHE.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(_CACHE, os.W_OK)

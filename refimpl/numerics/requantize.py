@@ -1,0 +1,49 @@
+"""Accumulator to output code: every requantization law of every profile, by number (SPEC G-2, G-3, Q-9).
+
+A law is data: a profile's table names it, the lowering fills a :class:`Requantizer` with per-channel constants, and the
+operators call :func:`requantize` without knowing which law it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.numerics.bfloat16 import bf16_encode
+from refimpl.numerics.jit import inline
+from refimpl.numerics.rounding import saturate, shift_half_up
+
+LAW_FOLDED = 0  # (acc * M + B) >> n : bias, output zero point and rounding constant all inside B
+LAW_NORM_TWICE = 1  # norm(norm(acc + bias, p) * M, n - p)
+LAW_BF16 = 2  # bf16(fp32(acc + bias) * scale)
+
+
+class Requantizer(NamedTuple):
+    """Constants of one step's requantization; one entry per output channel in each array."""
+
+    law: int
+    pre_shift: int  # p of LAW_NORM_TWICE
+    lowest: int  # saturation bounds before ``offset`` (a fused ReLU raises ``lowest`` to the zero point)
+    highest: int
+    offset: int  # from the device's unsigned code to the stored signed one: -128, -32768
+    bias: np.ndarray[Any, np.dtype[np.int32]]
+    multiplier: np.ndarray[Any, np.dtype[np.int32]]
+    addend: np.ndarray[Any, np.dtype[np.int64]]  # B of LAW_FOLDED
+    shift: np.ndarray[Any, np.dtype[np.int32]]
+    scale: np.ndarray[Any, np.dtype[np.float32]]  # of LAW_BF16
+
+
+@inline
+def requantize(accumulator, channel, rq):
+    """One accumulator (int32, bias not yet added) to one stored code or BF16 pattern, as int64 (SPEC G-2, G-3, Q-9)."""
+    acc = np.int64(accumulator)
+    if rq.law == LAW_BF16:
+        total = np.float32(np.int32(acc + np.int64(rq.bias[channel])))
+        return np.int64(bf16_encode(total * rq.scale[channel]))
+    if rq.law == LAW_FOLDED:
+        value = (acc * np.int64(rq.multiplier[channel]) + rq.addend[channel]) >> np.int64(rq.shift[channel])
+    else:
+        value = shift_half_up(acc + np.int64(rq.bias[channel]), rq.pre_shift)
+        value = shift_half_up(value * np.int64(rq.multiplier[channel]), rq.shift[channel] - rq.pre_shift)
+    return saturate(value, rq.lowest, rq.highest) + np.int64(rq.offset)

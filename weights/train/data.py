@@ -1,0 +1,125 @@
+"""Two-speaker mixtures on the fly from a folder of speech laid out as ``.../speaker/.../utterance``.
+
+Mixture ``k`` depends on ``(seed, k)`` alone, so that a resumed run, or one on another number of processes, sees the same
+mixtures. Audio is decoded once into one int16 file under the cache folder and memory-mapped from there.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE = 16000
+SUFFIXES = {".opus", ".flac", ".wav", ".ogg"}
+
+
+class Corpus:
+    """All utterances of ``folder``, grouped by speaker, as views into one int16 array.
+
+    The speaker of a file is the first folder below the corpus folder (``folder/speaker/...``); with ``corpora=True``
+    the first level names corpora and the speaker is the second (``folder/librispeech/speaker/...``).
+    """
+
+    def __init__(self, folder: Path, cache: Path, corpora: bool = False) -> None:
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not files:
+            raise SystemExit(f"{folder}: no audio files found; expected folder/speaker/utterance.flac")
+        names = [str(p.relative_to(folder)) for p in files]
+        key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        cache.mkdir(parents=True, exist_ok=True)
+        audio, index = cache / f"{key}.int16", cache / f"{key}.json"
+        if not index.exists():
+            self._decode(files, names, audio, index)
+        self.samples = np.memmap(audio, np.int16, "r")
+        self.speakers: dict[str, list[tuple[int, int]]] = {}
+        for name, start, stop in json.loads(index.read_text()):
+            parts = Path(name).parts
+            speaker = "/".join(parts[:2]) if corpora else parts[0]
+            self.speakers.setdefault(speaker, []).append((start, stop))
+        self.names = sorted(self.speakers)
+
+    @staticmethod
+    def _decode(files: list[Path], names: list[str], audio: Path, index: Path) -> None:
+        rows, position = [], 0
+        partial = audio.with_suffix(f".{os.getpid()}")
+        with partial.open("wb") as sink:
+            for path, name in zip(files, names, strict=True):
+                pcm, rate = soundfile.read(path, dtype="int16", always_2d=True)
+                if rate != RATE:
+                    raise SystemExit(f"{path}: {rate} Hz; convert the corpus to {RATE} Hz first")
+                sink.write(np.ascontiguousarray(pcm[:, 0]).tobytes())
+                rows.append((name, position, position + len(pcm)))
+                position += len(pcm)
+        partial.rename(audio)
+        partial.write_text(json.dumps(rows))
+        partial.rename(index)
+
+    def cut(self, rng: np.random.Generator, speaker: str, length: int) -> np.ndarray:
+        """A cut of ``length`` samples, speed-perturbed and filtered, zero mean, padded with silence if short."""
+        start, stop = self.speakers[speaker][rng.integers(len(self.speakers[speaker]))]
+        speed = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
+        need = min(int(length * speed), stop - start)
+        at = start + int(rng.integers(stop - start - need + 1))
+        source = self.samples[at : at + need].astype(np.float32) / 32768
+        out = _resample_and_tilt(rng, source, round(need / speed))[:length]
+        if len(out) < length:
+            lead = int(rng.integers(length - len(out) + 1))
+            out = np.pad(out, (lead, length - len(out) - lead))
+        return out - out.mean()
+
+
+def _resample_and_tilt(rng: np.random.Generator, x: np.ndarray, length: int) -> np.ndarray:
+    """Speed and pitch change by band-limited resampling, and a mild random equaliser, in one FFT pair."""
+    spectrum = np.fft.rfft(x)
+    bins = length // 2 + 1
+    kept = np.zeros(bins, complex)
+    n = min(bins, len(spectrum))
+    kept[:n] = spectrum[:n]
+    knots = rng.uniform(-4.0, 4.0, 6)
+    gain = np.interp(np.linspace(0, 5, bins), np.arange(6), knots)
+    return np.fft.irfft(kept * 10 ** (gain / 20), length).astype(np.float32)
+
+
+def mixture(
+    corpus: Corpus, seed: int, k: int, length: int, snr: float = 10.0, quietest: float = -35.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level uniform in [quietest, 0] dBFS.
+
+    Returns the mixture ``[length]`` and its two references ``[2, length]``, float32 in PCM / 32768 scale.
+    """
+    rng = np.random.default_rng([seed, k])
+    while True:
+        a, b = rng.choice(len(corpus.names), 2, replace=False)
+        pair = np.stack([corpus.cut(rng, corpus.names[i], length) for i in (a, b)])
+        energy = np.sqrt((pair**2).mean(1))
+        if energy.min() > 1e-3:
+            break
+    pair[1] *= energy[0] / energy[1] * 10 ** (-rng.uniform(-snr, snr) / 20)
+    peak = 10 ** (rng.uniform(quietest, 0) / 20)
+    pair *= peak / np.abs(pair.sum(0)).max()
+    return pair.sum(0), pair
+
+
+def listed_mixtures(root: Path, table: str, seconds: float = 5.0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The fixed mixtures of a CSV list (id, source1, start1_s, source2, start2_s, snr_db), peak 0.7."""
+    out = []
+    with (root / table).open() as rows:
+        for row in csv.DictReader(rows):
+            pair = []
+            for source, start in (("source1", "start1_s"), ("source2", "start2_s")):
+                at = round(float(row[start]) * RATE)
+                count = int(seconds * RATE)
+                cut, _ = soundfile.read(root / row[source], count, at, dtype="float64", fill_value=0)
+                pair.append(cut - cut.mean())
+            first, second = pair
+            gain = np.sqrt((first**2).mean() / (second**2).mean()) * 10 ** (-float(row["snr_db"]) / 20)
+            both = np.stack([first, second * gain])
+            both *= 0.7 / np.abs(both.sum(0)).max()
+            out.append((both.sum(0).astype(np.float32), both.astype(np.float32)))
+    return out

@@ -1,0 +1,149 @@
+"""TF-MLPNet in PyTorch, for training only.
+
+The module's ``state_dict`` is the exchange format: its parameter names are documented in ``weights/README.md`` and read
+by ``python -m refimpl.convert``. The arithmetic that counts is refimpl's, not this file's.
+
+Layout: activations are ``[N, T, F, C]`` with channels last, so that every channel operation is one ``linear``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+HOP = 96
+BACK_PAD = 96
+FRONT_PAD = 64
+N_FFT = BACK_PAD + HOP + FRONT_PAD
+SYNTHESIS = HOP + FRONT_PAD
+BINS = N_FFT // 2 + 1
+
+
+def analysis_window(name: str) -> Tensor:
+    """The analysis window: ``hann`` (symmetric, 256 points) or ``rect``."""
+    if name == "rect":
+        return torch.ones(N_FFT, dtype=torch.float64)
+    if name == "hann":
+        return torch.hann_window(N_FFT, periodic=False, dtype=torch.float64)
+    raise ValueError(f"unknown window {name!r}: use 'hann' or 'rect'")
+
+
+def synthesis_window(analysis: Tensor) -> Tensor:
+    """The 160-point window that makes overlap-add at hop 96 exact for ``analysis``."""
+    window = torch.zeros(SYNTHESIS, dtype=torch.float64)
+    for i in range(SYNTHESIS):
+        if FRONT_PAD <= i < HOP:
+            window[i] = 1.0 / analysis[BACK_PAD + i]
+        else:
+            energy = sum(analysis[BACK_PAD + (i % HOP) + HOP * k] ** 2 for k in (0, 1))
+            window[i] = analysis[BACK_PAD + i] / energy
+    return window
+
+
+class Mixer(nn.Module):
+    """One mixer repetition: an MLP along frequency, then one along channels, each with its residual."""
+
+    def __init__(self, bins: int, channels: int) -> None:
+        super().__init__()
+        self.freq1 = nn.Linear(bins, bins)
+        self.freq2 = nn.Linear(bins, bins)
+        self.chan1 = nn.Linear(channels, channels)
+        self.chan2 = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.relu(self.freq1(x.transpose(-1, -2).contiguous()))
+        x = x + self.freq2(hidden).transpose(-1, -2)
+        return x + self.chan2(functional.relu(self.chan1(x)))
+
+
+class Block(nn.Module):
+    """One MLPNet block: spectral stage (mixers), then temporal stage (LSTM per bin), each with its residual."""
+
+    def __init__(self, bins: int, channels: int, hidden: int, mixers: int, compression: int) -> None:
+        super().__init__()
+        inner = bins // compression
+        self.compression = compression
+        if compression > 1:
+            self.compress = nn.Conv1d(channels, channels, compression, compression)
+            self.expand = nn.ConvTranspose1d(
+                channels, channels, compression, compression, output_padding=bins - compression * inner
+            )
+        self.mixers = nn.ModuleList(Mixer(inner, channels) for _ in range(mixers))
+        self.intra_linear = nn.Linear(channels, channels)
+        self.lstm = nn.LSTM(channels, hidden)
+        with torch.no_grad():  # gates start open to the past: a memory of tens of frames instead of two
+            self.lstm.bias_ih_l0[hidden : 2 * hidden] += 2.0
+        self.inter_linear = nn.Linear(hidden, channels)
+
+    def recur(self, x: Tensor) -> Tensor:
+        """The LSTM over time, each bin a sequence of its own; in BF16 where autocast is on."""
+        n, t, f, c = x.shape
+        sequence = x.permute(1, 0, 2, 3).reshape(t, n * f, c)
+        weights = [w.to(sequence.dtype) for w in self.lstm._flat_weights]
+        zero = sequence.new_zeros(1, n * f, self.lstm.hidden_size)
+        out = torch.lstm(sequence, (zero, zero), weights, True, 1, 0.0, self.training, False, False)[0]
+        return out.reshape(t, n, f, -1).permute(1, 0, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, f, c = x.shape
+        y = x
+        if self.compression > 1:
+            y = functional.relu(self.compress(y.reshape(n * t, f, c).transpose(1, 2)))
+            y = y.transpose(1, 2).reshape(n, t, -1, c)
+        for mixer in self.mixers:
+            y = mixer(y)
+        y = self.intra_linear(y)
+        if self.compression > 1:
+            y = self.expand(y.reshape(n * t, -1, c).transpose(1, 2))
+            y = y.transpose(1, 2).reshape(n, t, f, c)
+        x = x + y
+        return x + self.inter_linear(self.recur(x))
+
+
+class TFMLPNet(nn.Module):
+    """The whole network: waveform ``[N, n]`` in, separated waveforms ``[N, S, n]`` out (PCM / 32768 scale)."""
+
+    def __init__(
+        self,
+        speakers: int = 2,
+        blocks: int = 6,
+        channels: int = 32,
+        hidden: int = 32,
+        mixers: int = 2,
+        compression: int = 1,
+        window: str = "hann",
+    ) -> None:
+        super().__init__()
+        self.speakers = speakers
+        self.encoder = nn.Conv2d(2, channels, 3)
+        self.blocks = nn.ModuleList(Block(BINS, channels, hidden, mixers, compression) for _ in range(blocks))
+        self.decoder = nn.ConvTranspose2d(channels, 2 * speakers, 3, padding=(0, 1))
+        analysis = analysis_window(window)
+        self.register_buffer("analysis", analysis.float(), persistent=False)
+        self.register_buffer("synthesis", synthesis_window(analysis).float(), persistent=False)
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        """Waveform ``[N, n]`` to ``[N, 2, T, F]`` (re, im)."""
+        n = x.shape[-1]
+        frames = -(-n // HOP)
+        padded = functional.pad(x, (BACK_PAD, frames * HOP - n + FRONT_PAD))
+        bins = torch.fft.rfft(padded.unfold(-1, N_FFT, HOP) * self.analysis)
+        return torch.stack((bins.real, bins.imag), 1)
+
+    def waveform(self, y: Tensor, n: int) -> Tensor:
+        """Spectra ``[N, 2S, T, F]`` (speaker-major re, im) to waveforms ``[N, S, n]``."""
+        batch, _, frames, _ = y.shape
+        y = y.reshape(batch, self.speakers, 2, frames, BINS)
+        tail = torch.fft.irfft(torch.complex(y[:, :, 0], y[:, :, 1]), N_FFT)[..., -SYNTHESIS:] * self.synthesis
+        out = functional.pad(tail[..., :HOP].flatten(-2), (0, FRONT_PAD))
+        overlap = functional.pad(tail[..., HOP:], (0, HOP - FRONT_PAD)).flatten(-2)
+        return (out + functional.pad(overlap, (HOP, FRONT_PAD - HOP)))[..., :n]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encoder(functional.pad(self.spectrum(x), (1, 1, 2, 0)))
+        h = h.permute(0, 2, 3, 1).contiguous()
+        for block in self.blocks:
+            h = block(h)
+        y = self.decoder(h.permute(0, 3, 1, 2))[:, :, : h.shape[1]]
+        return self.waveform(y.float(), x.shape[-1])
