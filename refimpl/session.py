@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -194,7 +195,7 @@ class Stream:
             with np.load(path, allow_pickle=False) as archive:
                 state = {name: archive[name] for name in archive.files}
             identity = json.loads(state.pop("identity").tobytes())
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{path}: not a stream state ({reason}); save one with Stream.save") from None
         for key, value in self.model.identity.items():

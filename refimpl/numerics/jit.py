@@ -16,7 +16,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import config as numba_config  # type: ignore[attr-defined,unused-ignore]
 
 # No fastmath: it licenses reassociation and contraction. No parallel: order and start-up cost. ``error_model`` "numpy"
 # gives IEEE division by zero instead of a Python exception.
@@ -24,6 +23,7 @@ OPTIONS: dict[str, Any] = {"fastmath": False, "parallel": False, "nogil": True, 
 
 PACKAGE = Path(__file__).resolve().parent.parent
 KERNEL_FOLDERS = ("numerics", "operators")
+numba_config: Any = numba.config
 
 Function = Callable[..., Any]
 

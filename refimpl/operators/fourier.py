@@ -16,6 +16,7 @@ from refimpl.numerics.rounding import (
     INT16_MIN,
     INT32_MAX,
     INT32_MIN,
+    round_half_even_f32,
     saturate,
     shift_half_even,
     shift_half_up,
@@ -248,10 +249,10 @@ def to_pcm_f32(x, pcm, clipped):
         for s in range(x.shape[1]):
             count = 0
             for i in range(x.shape[2]):
-                value = np.float32(x[t, s, i] * np.float32(32768.0))
-                rounded = np.rint(value)
-                if rounded > np.float32(INT16_MAX) or rounded < np.float32(INT16_MIN):
+                scaled = np.float32(x[t, s, i] * np.float32(32768.0))
+                value = round_half_even_f32(scaled, -(1 << 23), 1 << 23)
+                bounded = saturate(value, INT16_MIN, INT16_MAX)
+                if bounded != value:
                     count += 1
-                bounded = min(max(rounded, np.float32(INT16_MIN)), np.float32(INT16_MAX))
-                pcm[t, s, i] = np.int16(bounded) if bounded == bounded else np.int16(0)
+                pcm[t, s, i] = bounded
             clipped[t, s] = count

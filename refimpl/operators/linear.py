@@ -10,6 +10,7 @@ import numpy as np
 
 from refimpl.numerics.jit import kernel
 from refimpl.numerics.requantize import requantize
+from refimpl.operators.accumulate import accumulate, accumulate_f32
 
 
 @kernel
@@ -18,14 +19,12 @@ def fully_connected_frequency(x, weight, rq, y):
 
     x int8/int16 [T, F, C]; weight int8 [G, F]; y [T, G, C] int8/int16 codes or uint16 BF16 patterns, as the law says.
     """
-    frames, bins, channels = x.shape
+    frames, _, channels = x.shape
+    acc = np.empty(channels, np.int32)
     for t in range(frames):
         for g in range(weight.shape[0]):
-            acc = np.zeros(channels, np.int32)
-            for f in range(bins):
-                w = np.int32(weight[g, f])
-                for c in range(channels):
-                    acc[c] += w * np.int32(x[t, f, c])
+            acc[:] = 0
+            accumulate(acc, weight[g], x[t])
             for c in range(channels):
                 y[t, g, c] = requantize(acc[c], g, rq)
 
@@ -36,15 +35,13 @@ def fully_connected_channels(x, weight, rq, y):
 
     x int8/int16 [T, F, C]; weight int8 [C, D]; y [T, F, D] int8/int16 codes or uint16 BF16 patterns, as the law says.
     """
-    frames, bins, channels = x.shape
+    frames, bins, _ = x.shape
     outputs = weight.shape[1]
+    acc = np.empty(outputs, np.int32)
     for t in range(frames):
         for f in range(bins):
-            acc = np.zeros(outputs, np.int32)
-            for c in range(channels):
-                value = np.int32(x[t, f, c])
-                for d in range(outputs):
-                    acc[d] += value * np.int32(weight[c, d])
+            acc[:] = 0
+            accumulate(acc, x[t, f], weight)
             for d in range(outputs):
                 y[t, f, d] = requantize(acc[d], d, rq)
 
@@ -52,14 +49,12 @@ def fully_connected_channels(x, weight, rq, y):
 @kernel
 def fully_connected_frequency_f32(x, weight, bias, relu, y):
     """FP32 :func:`fully_connected_frequency`: bias first, then f ascending, each product and sum rounded (SPEC L-3)."""
-    frames, bins, channels = x.shape
+    frames, _, channels = x.shape
+    acc = np.empty(channels, np.float32)
     for t in range(frames):
         for g in range(weight.shape[0]):
-            acc = np.full(channels, bias[g], np.float32)
-            for f in range(bins):
-                w = weight[g, f]
-                for c in range(channels):
-                    acc[c] += w * x[t, f, c]
+            acc[:] = bias[g]
+            accumulate_f32(acc, weight[g], x[t])
             for c in range(channels):
                 y[t, g, c] = max(acc[c], np.float32(0.0)) if relu else acc[c]
 
@@ -67,14 +62,12 @@ def fully_connected_frequency_f32(x, weight, bias, relu, y):
 @kernel
 def fully_connected_channels_f32(x, weight, bias, relu, y):
     """FP32 :func:`fully_connected_channels`: bias first, then c ascending, each product and sum rounded (SPEC L-4)."""
-    frames, bins, channels = x.shape
+    frames, bins, _ = x.shape
     outputs = weight.shape[1]
+    acc = np.empty(outputs, np.float32)
     for t in range(frames):
         for f in range(bins):
-            acc = bias.copy()
-            for c in range(channels):
-                value = x[t, f, c]
-                for d in range(outputs):
-                    acc[d] += value * weight[c, d]
+            acc[:] = bias
+            accumulate_f32(acc, x[t, f], weight)
             for d in range(outputs):
                 y[t, f, d] = max(acc[d], np.float32(0.0)) if relu else acc[d]

@@ -333,7 +333,7 @@ class Builder:
         return pcm, clipped
 
     def build(self, source: Tensor, results: tuple[Tensor, ...]) -> Program:
-        facts = {"proofs": self.proofs, "stored_bytes": self.stored}
+        facts = {"proofs": self.proofs, "stored_bytes": self.stored, "origin": self.origin}
         return Program(self.tensors, tuple(self.steps), source.name, tuple(t.name for t in results), facts)
 
     # -- constants ----------------------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ def activation_format(low: float, high: float, bits: int) -> Format:
     """Asymmetric per-tensor format of the range [low, high], widened to hold zero (SPEC Q-1).
 
     ``scale = (high - low) / (2^bits - 1)``; unsigned zero point ``round_half_even(-low / scale)``, stored minus
-    ``2^(bits - 1)``. An empty range (all zero) has scale 2^-8 and the signed zero point 0.
+    ``2^(bits - 1)``. An empty range (nothing but zero was seen) has scale 2^-bits and the unsigned zero point 0.
     """
     if not (math.isfinite(low) and math.isfinite(high)) or low > high:
         raise InputError(f"activation range [{low}, {high}] is not a range: calibrate again on finite audio")
     low, high = min(low, 0.0), max(high, 0.0)
     kind = {8: "int8", 16: "int16"}[bits]
     if high - low < 2.0**-60:
-        return Format(kind, 2.0**-8, 0)
+        return Format(kind, 2.0**-bits, -(1 << (bits - 1)))
     scale = (high - low) / float((1 << bits) - 1)
     return Format(kind, scale, int(np.rint(-low / scale)) - (1 << (bits - 1)))
 

@@ -43,6 +43,23 @@ class Corpus:
             speaker = "/".join(parts[:2]) if corpora else parts[0]
             self.speakers.setdefault(speaker, []).append((start, stop))
         self.names = sorted(self.speakers)
+        pitches = cache / f"{key}.pitch.json"
+        if not pitches.exists():
+            found = {name: self._pitch(name) for name in self.names}
+            partial = cache / f"{key}.pitch.{os.getpid()}"
+            partial.write_text(json.dumps(found))
+            partial.rename(pitches)
+        self.pitch: dict[str, float] = json.loads(pitches.read_text())
+
+    def _pitch(self, speaker: str) -> float:
+        """The median fundamental frequency of the speaker's first 10 s in Hz, by the peak of the autocorrelation."""
+        start, stop = self.speakers[speaker][0]
+        x = self.samples[start : min(stop, start + 10 * RATE)].astype(np.float32)
+        frames = np.lib.stride_tricks.sliding_window_view(x, 1024)[::512]
+        loud = frames[(frames**2).mean(1) > 0.3 * (frames**2).mean()]
+        power = np.abs(np.fft.rfft(loud * np.hanning(1024), 2048)) ** 2
+        lags = np.fft.irfft(power)[:, RATE // 400 : RATE // 60]
+        return float(RATE / (np.median(lags.argmax(1)) + RATE // 400))
 
     @staticmethod
     def _decode(files: list[Path], names: list[str], audio: Path, index: Path) -> None:
@@ -87,16 +104,21 @@ def _resample_and_tilt(rng: np.random.Generator, x: np.ndarray, length: int) -> 
 
 
 def mixture(
-    corpus: Corpus, seed: int, k: int, length: int, snr: float = 10.0, quietest: float = -35.0
+    corpus: Corpus, seed: int, k: int, length: int, snr: float = 10.0, quietest: float = -35.0, contrast: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level uniform in [quietest, 0] dBFS.
+
+    The higher voice is the first reference; the voices' fundamental frequencies differ by at least the ratio ``contrast``.
 
     Returns the mixture ``[length]`` and its two references ``[2, length]``, float32 in PCM / 32768 scale.
     """
     rng = np.random.default_rng([seed, k])
     while True:
-        a, b = rng.choice(len(corpus.names), 2, replace=False)
-        pair = np.stack([corpus.cut(rng, corpus.names[i], length) for i in (a, b)])
+        names = [corpus.names[i] for i in rng.choice(len(corpus.names), 2, replace=False)]
+        names.sort(key=lambda name: -corpus.pitch[name])
+        if corpus.pitch[names[0]] < contrast * corpus.pitch[names[1]]:
+            continue
+        pair = np.stack([corpus.cut(rng, name, length) for name in names])
         energy = np.sqrt((pair**2).mean(1))
         if energy.min() > 1e-3:
             break

@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--snr", type=float, default=10.0, help="input SNR is uniform in [-SNR, SNR] dB")
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
+    parser.add_argument("--contrast", type=float, default=1.0, help="smallest ratio of the two voices' pitches")
+    parser.add_argument("--ordered", type=int, default=0, help="mixtures trained with the higher voice first, before PIT")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup", type=int, default=800, help="mixtures of linear warm-up")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
@@ -127,7 +129,9 @@ def main() -> None:
     length, step = int(args.seconds * RATE), args.batch * world
     recent: list[float] = []
     began, first = time.time(), done
-    draw = partial(mixture, corpus, args.seed, length=length, snr=args.snr, quietest=args.quietest)
+    draw = partial(
+        mixture, corpus, args.seed, length=length, snr=args.snr, quietest=args.quietest, contrast=args.contrast
+    )
     while done < args.mixtures:
         batch = [draw(done + rank * args.batch + i) for i in range(args.batch)]
         x = torch.from_numpy(np.stack([b[0] for b in batch])).to(args.device)
@@ -135,7 +139,9 @@ def main() -> None:
         with torch.autocast(args.device, torch.bfloat16):
             estimate = model(x)
         # Above 30 dB nothing is to be gained; the clamp keeps easy mixtures from dominating.
-        loss = -pit_si_sdr(estimate, y).clamp(max=30.0).mean()
+        ordered = done < args.ordered
+        score = si_sdr(estimate, y).mean(-1) if ordered else pit_si_sdr(estimate, y)
+        loss = -score.clamp(max=30.0).mean()
         optimizer.zero_grad()
         loss.backward()
         if world > 1:

@@ -1,0 +1,387 @@
+"""``python -m refimpl.run``: separate audio files, or look at what the network computes on the way.
+
+Each input STEM.* gives ``STEM_speaker1.wav``, ``STEM_speaker2.wav``, ... at 16 kHz, 16 bits, nothing normalised. Files of any
+length run in bounded memory (``--dump`` holds what it keeps). All outputs of one input appear together or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from refimpl import audio
+from refimpl.cli import (
+    Channel,
+    Parser,
+    add_audio_options,
+    announce_compilation,
+    complain,
+    folder_made,
+    guarded,
+    printable,
+)
+from refimpl.errors import InputError
+from refimpl.presets import NAMES, load_preset
+from refimpl.profiles import PROFILES, profile_named
+from refimpl.session import BLOCK, HOP, Model
+from refimpl.weights_io import check_preset, default_weights, load_container
+
+Array = np.ndarray[Any, np.dtype[Any]]
+PATIENCE = 10.0  # seconds of audio from which on a progress bar is shown
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and the names of everything that is made of it."""
+
+    path: Path
+    outputs: tuple[Path, ...]
+    dump: Path | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """One speaker's file: SHA-256 of its samples as little-endian int16, and how many of them were clipped."""
+
+    path: str
+    sha256: str
+    clipped: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one input; the real-time factor is seconds of audio per second of computing."""
+
+    input: str
+    samples: int
+    seconds: float
+    real_time_factor: float
+    outputs: tuple[Output, ...]
+    dump: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return guarded(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options = _parse(argv)
+    if options.list_tensors:
+        _print_tensors(_load(options), options)
+        return 0
+    bad = 0
+    for path in options.inputs:
+        try:
+            audio.read_blocks(path, resample=options.resample, channel=options.channel)  # refuses what the header tells
+        except InputError as error:
+            bad += 1
+            complain(error)
+    if bad:
+        return 2
+    model = _load(options)
+    jobs = plan(options.inputs, options.out, options.dump, model.config.speakers)
+    if options.dump is not None:
+        _tensors_of(model, options.steps)
+    reports: list[Report] = []
+    with ExitStack() as folders:
+        for folder in (options.out, options.dump):
+            if folder is not None:
+                folders.enter_context(folder_made(folder))
+        if not options.json:
+            print(f"preset {printable(model.preset)}, profile {model.profile}, arithmetic {model.identity['arithmetic']}")
+            print(f"weights {model.weights_sha256}", flush=True)
+        model.separate(np.zeros(1, np.int16))  # loads every kernel, so that the first input's time is not theirs
+        for job in jobs:
+            try:
+                reports.append(separate(model, job, options))
+            except InputError as error:
+                bad += 1
+                complain(error)
+                continue
+            if not options.json:
+                _print_report(reports[-1])
+    if options.json:
+        print(json.dumps(model.identity | {"inputs": [asdict(report) for report in reports]}, indent=2))
+    return 2 if bad else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("refimpl.run", "Separate the speakers of audio files (16 kHz mono) with TF-MLPNet, bit-exactly.")
+    parser.add_argument("inputs", type=Path, nargs="*", metavar="INPUT", help="audio file: WAV, FLAC, Ogg, ...")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the outputs go (default: beside each input)")
+    parser.add_argument("--preset", default="mixmlp", help=f"{', '.join(NAMES)}, or a preset file (default %(default)s)")
+    parser.add_argument("--profile", default="gap9", help=f"{', '.join(sorted(PROFILES))} (default %(default)s)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights container (default: the shipped one)")
+    add_audio_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument("--dump", type=Path, metavar="DIR", help="write intermediate tensors to DIR/STEM/ as .npy files")
+    parser.add_argument(
+        "--steps",
+        type=_patterns,
+        metavar="PATTERN[,PATTERN...]",
+        help="dump (or list) only tensors of these names, as block1.*",
+    )
+    parser.add_argument("--frames", type=_frames, metavar="FIRST:STOP", help="dump only these frames of 96 samples, from 0")
+    parser.add_argument("--list-tensors", action="store_true", help="print names and formats of all tensors, and exit")
+    options = parser.parse_args(argv)
+    if not options.inputs and not options.list_tensors:
+        parser.error("no INPUT is given")
+    if options.steps is not None and options.dump is None and not options.list_tensors:
+        parser.error("--steps says what to dump: give --dump DIR too")
+    if options.frames is not None and options.dump is None:
+        parser.error("--frames says what to dump: give --dump DIR too")
+    options.steps = options.steps or ("*",)
+    return options
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = tuple(part.strip() for part in text.split(","))
+    if "" in patterns:
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty pattern")
+    return patterns
+
+
+def _frames(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:STOP, two frame numbers with FIRST < STOP")
+    return int(found[1]), int(found[2])
+
+
+def _load(options: argparse.Namespace) -> Model:
+    """The model; as ``refimpl.load``, but all that can be wrong is said before kernels are compiled."""
+    where = options.weights if options.weights is not None else default_weights()
+    container = load_container(where)
+    check_preset(container, options.preset, str(where))
+    load_preset(options.preset)
+    profile_named(options.profile)
+    announce_compilation()
+    return Model(container, options.preset, options.profile)
+
+
+def plan(inputs: Sequence[Path], out: Path | None, dump: Path | None, speakers: int) -> list[Job]:
+    """What each input will write; :class:`InputError` where that would overwrite an input, or another input's outputs."""
+    jobs = []
+    owners: dict[str, Path] = {}
+    sources = {os.path.realpath(path): path for path in inputs}
+    for path in inputs:
+        folder = path.parent if out is None else out
+        outputs = tuple(folder / f"{path.stem}_speaker{speaker + 1}.wav" for speaker in range(speakers))
+        job = Job(path, outputs, None if dump is None else dump / path.stem)
+        for target in (*outputs, *([job.dump] if job.dump else [])):
+            key = os.path.realpath(target)
+            if key in sources:
+                raise InputError(f"{target}: would overwrite the input {sources[key]}; name another folder with --out")
+            if key in owners:
+                raise InputError(f"{target}: is what both {owners[key]} and {path} would write; run them with different --out")
+            owners[key] = path
+        if job.dump is not None and (job.dump.exists() and not (job.dump.is_dir() and not any(job.dump.iterdir()))):
+            raise InputError(f"{job.dump}: exists and is not an empty folder; remove it or name another with --dump")
+        jobs.append(job)
+    return jobs
+
+
+def separate(model: Model, job: Job, options: argparse.Namespace) -> Report:
+    """Run one job; its outputs appear when all of them are complete."""
+    samples, speakers = 0, model.config.speakers
+    digests = [hashlib.sha256() for _ in range(speakers)]
+    seconds = length(job.path)
+    with together(job) as (writers, dump):
+        if dump is not None:
+            pcm = audio.read_pcm(job.path, resample=options.resample, channel=options.channel)
+            write_dump(dump, model, job.path.name, pcm, options.steps, options.frames)
+            del pcm
+
+        def emit(voices: Array) -> int:
+            for writer, digest, voice in zip(writers, digests, voices, strict=True):
+                writer.write(voice)
+                digest.update(voice.astype("<i2").tobytes())
+            return int(voices.shape[1])
+
+        started = time.perf_counter()
+        stream = model.stream()
+        with _progress(job.path, seconds) as bar:
+            for block in blocks_of(job.path, options.resample, options.channel):
+                samples += emit(stream.push(block))
+                bar.update(len(block) / audio.RATE)
+        clipped = stream.clipped
+        rest = stream.flush()
+        samples += emit(rest)
+        # The stream counts in whole frames, and the last one may reach beyond the end: no more than what is at full scale.
+        clipped += np.minimum(stream.clipped - clipped, ((rest == 32767) | (rest == -32768)).sum(1))
+        elapsed = time.perf_counter() - started
+    outputs = tuple(
+        Output(str(path), digest.hexdigest(), int(count))
+        for path, digest, count in zip(job.outputs, digests, clipped, strict=True)
+    )
+    seconds = samples / audio.RATE
+    return Report(
+        str(job.path), samples, seconds, round(seconds / elapsed, 3), outputs, None if job.dump is None else str(job.dump)
+    )
+
+
+def blocks_of(path: Path, resample: bool, channel: Channel) -> Iterator[Array]:
+    """The input in blocks that the network takes in one go."""
+    return audio.read_blocks(path, BLOCK * HOP, resample=resample, channel=channel)
+
+
+def length(path: Path) -> float:
+    """Seconds of audio, by the header."""
+    info = audio.probe(path)
+    return info.frames / info.rate
+
+
+def _progress(path: Path, seconds: float) -> Any:
+    """A bar in seconds of audio, for long files and terminals only."""
+    return tqdm(
+        total=seconds,
+        desc=printable(path.name),
+        disable=None if seconds > PATIENCE else True,
+        leave=False,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
+    )
+
+
+@contextmanager
+def together(job: Job) -> Iterator[tuple[list[audio.PcmWriter], Path | None]]:
+    """Writers and a dump folder that appear under the job's names when the block ends, all of them or none.
+
+    An exception in the block leaves nothing. Where one of them cannot be put in its place, those already there are taken away
+    again, and what stood there before is put back.
+    """
+    token = secrets.token_hex(8)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(audio.PcmWriter(path)) for path in job.outputs]
+        dump = None
+        if job.dump is not None:
+            dump = stack.enter_context(_scratch(job.dump.with_name(f".refimpl-{token}.tmp"), job.dump))
+        yield writers, dump
+        placed: list[Path] = []
+        aside: list[tuple[Path, Path]] = []
+        try:
+            for writer in writers:
+                final = Path(os.path.realpath(writer.path))
+                _set_aside(final, token, aside)
+                placed.append(final)
+                writer.__exit__(None, None, None)
+            if dump is not None and job.dump is not None:
+                if job.dump.exists():
+                    job.dump.rmdir()  # it is empty: ``plan`` saw to that
+                dump.rename(job.dump)
+        except BaseException as error:
+            for path in placed:
+                path.unlink(missing_ok=True)
+            for old, final in aside:
+                old.replace(final)
+            if isinstance(error, OSError):
+                raise InputError(f"{job.path}: its outputs cannot be put in place ({error.strerror}); check the disk") from None
+            raise
+        for old, _ in aside:
+            with suppress(OSError):
+                old.unlink()
+
+
+def _set_aside(final: Path, token: str, aside: list[tuple[Path, Path]]) -> None:
+    """Rename what is at ``final``, if anything, and note it in ``aside``."""
+    if final.exists():
+        old = final.with_name(f".refimpl-{token}-{len(aside)}.old")
+        final.rename(old)
+        aside.append((old, final))
+
+
+@contextmanager
+def _scratch(folder: Path, purpose: Path) -> Iterator[Path]:
+    """A new folder that is gone at the end, unless it was renamed."""
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise InputError(f"{purpose}: cannot write here ({error.strerror}); name another folder with --dump") from None
+    try:
+        yield folder
+    finally:
+        for path in folder.glob("*"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def write_dump(folder: Path, model: Model, name: str, pcm: Array, steps: Sequence[str], frames: tuple[int, int] | None) -> None:
+    """One ``.npy`` file [T, *shape] for each tensor, as stored, and ``dump.json``, which says what they are."""
+    first = frames[0] if frames is not None else 0
+    tensors = {}
+    try:
+        for key, values in model.trace(pcm, steps, frames).items():
+            np.save(folder / f"{key}.npy", values, allow_pickle=False)
+            form = model.program.tensors[key].format
+            tensors[key] = {
+                "file": f"{key}.npy",
+                "kind": form.kind,
+                "scale": form.scale,
+                "zero_point": form.zero_point,
+                "shape": list(values.shape),
+                "first_frame": first,
+            }
+        digest = hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()
+        source = {"name": name, "samples": len(pcm), "sha256": digest}
+        document = {"identity": model.identity, "input": source, "tensors": tensors}
+        (folder / "dump.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{name}: its dump cannot be written ({error.strerror}); name another folder with --dump") from None
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except MemoryError:
+        raise InputError(f"{name}: its dump does not fit into memory; limit it with --steps and --frames") from None
+
+
+def _tensors_of(model: Model, steps: Sequence[str]) -> list[str]:
+    """The tensors that the patterns name; :class:`InputError` if there is a pattern that names none."""
+    names = list(model.program.tensors)
+    for pattern in steps:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(f"no tensor matches {pattern!r}; see --list-tensors for the names")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in steps)]
+
+
+def _print_tensors(model: Model, options: argparse.Namespace) -> None:
+    tensors = [model.program.tensors[name] for name in _tensors_of(model, options.steps)]
+    if options.json:
+        listed = {t.name: asdict(t.format) | {"shape": list(t.shape)} for t in tensors}
+        print(json.dumps(model.identity | {"tensors": listed}, indent=2))
+        return
+    rows = [("name", "kind", "shape", "scale", "zero point")]
+    for t in tensors:
+        scale, zero = (repr(t.format.scale), str(t.format.zero_point)) if t.format.is_code else ("-", "-")
+        rows.append((t.name, t.format.kind, "x".join(map(str, t.shape)), scale, zero))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_report(report: Report) -> None:
+    print(f"{printable(report.input)}  {report.seconds:.2f} s  {report.real_time_factor:.1f}x real time")
+    width = max(len(printable(output.path)) for output in report.outputs)
+    for output in report.outputs:
+        print(f"  {printable(output.path):<{width}}  {output.sha256}  {output.clipped} clipped")
+    if report.dump is not None:
+        print(f"  {printable(report.dump)}{os.sep}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
