@@ -205,9 +205,7 @@ class PcmWriter:
             raise self._failed(exc) from exc
         self._bytes += 2 * chunk.size
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None or self._file is None:
             self._discard()
             return
@@ -398,9 +396,7 @@ def _plan(path: Path, resample: bool, channel: int | Literal["mix"] | None) -> I
         resampler = None
         if snd.samplerate != RATE:
             if not resample:
-                raise InputError(
-                    f"{name}: its sample rate is {snd.samplerate} Hz, not {RATE}: pass --resample, or {_CONVERT}"
-                )
+                raise InputError(f"{name}: its sample rate is {snd.samplerate} Hz, not {RATE}: pass --resample, or {_CONVERT}")
             resampler = _resampler(name, snd.samplerate)
         yield _Plan(snd, pick, resampler)
 
@@ -456,9 +452,7 @@ def _blocks(path: Path, block: int, resample: bool, channel: int | Literal["mix"
             yield np.concatenate(held)
 
 
-def _decode(
-    name: str, snd: soundfile.SoundFile, pick: int | None, *, nonfinite_ok: bool = False
-) -> Iterator[npt.NDArray[Any]]:
+def _decode(name: str, snd: soundfile.SoundFile, pick: int | None, *, nonfinite_ok: bool = False) -> Iterator[npt.NDArray[Any]]:
     """One channel or the mean, in pieces of a fixed size: int16, or float64 in units of one int16 step.
 
     From the first NaN or infinite sample on nothing is yielded; the rest is read only to count them.
@@ -513,9 +507,7 @@ def _decode(
         )
 
 
-def _resampled(
-    name: str, pieces: Iterator[npt.NDArray[Any]], resampler: Any, rate: int
-) -> Iterator[npt.NDArray[Any]]:
+def _resampled(name: str, pieces: Iterator[npt.NDArray[Any]], resampler: Any, rate: int) -> Iterator[npt.NDArray[Any]]:
     """The pieces at 16 kHz, float64 in units of one int16 step, the filter's tail included."""
     step = max(1, _CHUNK * rate // RATE)  # from a very low rate, so many at a time that what comes out stays bounded
     count = 0

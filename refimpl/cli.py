@@ -128,4 +128,8 @@ def announce_compilation() -> None:
     """One line on stderr where the kernels are not compiled yet."""
     if cache_is_cold():
         where = printable(cache_folder())
-        print(f"compiling the kernels, on the first run only: about half a minute; kept in {where}", file=sys.stderr)
+        if os.access(cache_folder(), os.W_OK):
+            note = f"on the first run only: about half a minute; kept in {where}"
+        else:
+            note = f"about half a minute; {where} cannot be written: set REFIMPL_CACHE_DIR to a folder that keeps them"
+        print(f"compiling the kernels, {note}", file=sys.stderr)

@@ -105,7 +105,7 @@ def _load_safetensors(path: Path) -> dict[str, Array]:
         tensors = deserialize(data)  # type: ignore[no-untyped-call]
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({_short(error)}); export it again") from None
+        raise InputError(f"{path}: not a whole safetensors file ({error}); export it again") from None
     if "refimpl" in metadata:
         raise InputError(
             f"{path}: is a refimpl container already; run it with python -m refimpl.run --weights, "
@@ -137,7 +137,7 @@ def _load_pickled(path: Path) -> dict[str, Array]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
         raise InputError(
-            f"{path}: torch cannot read it as weights alone ({_short(error)}); save model.state_dict() with torch.save"
+            f"{path}: torch cannot read it as tensors alone ({type(error).__name__}); save model.state_dict() with torch.save"
         ) from None
     for key in CHECKPOINT_KEYS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
@@ -196,12 +196,6 @@ def infer_config(
         frequency_padding=frequency_padding,
         channel_order=channel_order,
     )
-
-
-def _short(error: Exception) -> str:
-    """The first line of an error's text, without an end that says nothing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip()[:200].rstrip(".:")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A network lowered to a straight list of steps over named tensors, with every integer constant (SPEC P-1 to P-5).
+"""A network lowered to a straight list of steps over named tensors, with every integer constant (SPEC P-1, P-3).
 
 Running offline, streaming, tracing and resuming all read this one list. A tensor has one value per frame; a step reads
 tensors (some with frames of the past) and constants, and writes whole tensors. The state of a stream is exactly the past

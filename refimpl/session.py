@@ -1,4 +1,4 @@
-"""Models and streams: PCM in, separated PCM out. The only owner of state (SPEC P-1 to P-5)."""
+"""Models and streams: PCM in, separated PCM out. The only owner of state (SPEC P-2 to P-6)."""
 
 from __future__ import annotations
 

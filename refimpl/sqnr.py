@@ -6,7 +6,6 @@ elements, x the fp32 tensor and q the real value of the preset's, errors of all 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from refimpl.audio import read_pcm
-from refimpl.errors import InputError
+from refimpl.cli import Parser, announce_compilation, guarded
 from refimpl.presets import NAMES
 from refimpl.session import BLOCK, Model, frames_of, load
 
@@ -67,22 +66,23 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m refimpl.sqnr", description="SQNR of every step against the fp32 preset")
+    parser = Parser("refimpl.sqnr", "SQNR of every step of each preset against the fp32 preset, in dB")
     parser.add_argument("input", type=Path, help="audio file, 16 kHz mono")
     parser.add_argument("--presets", default=",".join(name for name in NAMES if name != "fp32"), help="comma-separated")
     parser.add_argument("--profile", default="gap9")
     parser.add_argument("--weights", type=Path, help="container (default: the shipped one)")
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args(argv)
-    try:
+
+    def body() -> int:
+        args = parser.parse_args(argv)
         pcm = read_pcm(args.input)
+        announce_compilation()
         reference = load(args.weights, "fp32", args.profile)
         found = {name: measure(load(args.weights, name, args.profile), reference, pcm) for name in args.presets.split(",")}
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(found, indent=2) if args.json else table(found))
-    return 0
+        print(json.dumps(found, indent=2) if args.json else table(found))
+        return 0
+
+    return guarded(body)
 
 
 if __name__ == "__main__":

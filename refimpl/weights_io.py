@@ -1,4 +1,4 @@
-"""The weights container: one safetensors file, checked on the way in, whole on the way out. No pickle.
+"""The weights container: one safetensors file, checked on the way in, whole on the way out. No pickle (SPEC W-1, W-2).
 
 Tensors: the float32 parameters under their PyTorch names. Metadata key ``refimpl``: JSON with the network's configuration, the
 version of the arithmetic that the ranges were made for, the presets it serves, activation ranges by bit width and tensor name,
@@ -88,8 +88,9 @@ def write_whole(path: Path, data: bytes) -> None:
         os.chmod(partial, 0o666 & ~mask)
         os.replace(partial, path)
     except OSError as error:
-        Path(partial).unlink(missing_ok=True)
         raise InputError(f"{path}: cannot write ({error.strerror}); choose another folder") from None
+    finally:  # also after an interrupt; nothing is there any more where all went well
+        Path(partial).unlink(missing_ok=True)
 
 
 def load_container(path: Path) -> Container:

@@ -205,9 +205,7 @@ def test_nonfinite_only_counts_in_the_channels_used(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
-def test_lossy_is_a_float_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, subtype: str
-) -> None:
+def test_lossy_is_a_float_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, subtype: str) -> None:
     if subtype not in soundfile.available_subtypes(form if form in soundfile.available_formats() else "WAV"):
         pytest.skip("this libsndfile cannot write it")
     path = tmp_path / "a.lossy"

@@ -102,9 +102,7 @@ def test_json(clip: Path, weights: Weights, model: Model, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("n", [1, 50, 96, 1000])
-def test_clipped_samples_are_counted_exactly(
-    n: int, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clipped_samples_are_counted_exactly(n: int, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A decoder a thousand times too loud clips most samples; those beyond the end of the clip do not count."""
     container = tiny_container()
     loud = {k: v * 1000 if k.startswith("decoder") else v for k, v in container.weights.items()}
@@ -373,9 +371,7 @@ def test_channel_that_is_not_there(clip: Path, weights: Weights, capsys: pytest.
 
 @pytest.mark.parametrize("where", ["mix.wav/out", "mix.wav", "no/such"])
 @pytest.mark.parametrize("option", ["--out", "--dump"])
-def test_unwritable_folder(
-    option: str, where: str, clip: Path, weights: Weights, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_folder(option: str, where: str, clip: Path, weights: Weights, capsys: pytest.CaptureFixture[str]) -> None:
     before = tree(clip.parent)
     refused(main, [clip, "--weights", weights, option, clip.parent / where], capsys, str(where))
     assert tree(clip.parent) == before
@@ -503,6 +499,9 @@ def test_first_run_says_that_it_compiles(
     assert main(["--list-tensors", "--weights", str(weights)]) == 0
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "compiling" in err and "first run only" in err
+    monkeypatch.setattr(cli, "cache_folder", lambda: Path("no/such/folder"))
+    cli.announce_compilation()
+    assert "REFIMPL_CACHE_DIR" in capsys.readouterr().err
 
 
 def test_guarded_passes_programming_errors_on() -> None:

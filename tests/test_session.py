@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def model_of(container: Container, preset: str) -> Model:
 def streamed(stream: Stream, pcm: np.ndarray, cuts: list[int]) -> np.ndarray:
     """Push ``pcm`` cut at the sorted positions, then flush."""
     edges = [0, *sorted(cuts), len(pcm)]
-    parts = [stream.push(pcm[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [stream.push(pcm[a:b]) for a, b in pairwise(edges)]
     return np.concatenate([*parts, stream.flush()], 1)
 
 
@@ -69,9 +70,8 @@ def test_short_inputs_keep_their_length(n: int, small: Container) -> None:
 
 def test_push_emits_as_soon_as_final(small: Container) -> None:
     """Samples 96 t .. 96 t + 95 come with input sample 96 t + 159: 10 ms of latency."""
-    stream, received = model_of(small, "int8").stream(), 0
-    for sample in speech_like(700):
-        received += 1
+    stream = model_of(small, "int8").stream()
+    for received, sample in enumerate(speech_like(700), 1):
         out = stream.push(np.array([sample], np.int16))
         assert out.shape == (2, HOP if received >= 160 and (received - 160) % HOP == 0 else 0)
 

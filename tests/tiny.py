@@ -41,7 +41,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 def refused(
     main: Callable[[Sequence[str]], int], argv: Sequence[object], capsys: pytest.CaptureFixture[str], *words: str
 ) -> str:
-    """``main(argv)`` gives 2, nothing on stdout and one line on stderr that has all the words; returns the line."""
+    """``main(argv)`` gives 2 and one line on stderr, an error with all the words; returns the line."""
     capsys.readouterr()
     assert main([str(a) for a in argv]) == 2
     err = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""TF-MLPNet (arXiv 2508.03047): its configuration, parameters and how it becomes a program (SPEC P-6, M-1 to M-8)."""
+"""TF-MLPNet (arXiv 2508.03047): its configuration, parameters and how it becomes a program (SPEC P-6, M-1 to M-12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named rounding laws, saturation and the widths that proofs speak of. All on int64 values (SPEC N-1 to N-5)."""
+"""Named rounding laws, saturation and the widths that proofs speak of. All on int64 values (SPEC N-1 to N-6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal 3x3 convolution and transposed convolution, and the strided pair of frequency compression (SPEC C-1 to C-8).
+"""Causal 3x3 convolution and transposed convolution, and the strided pair of frequency compression (SPEC C-1 to C-10).
 
 Inputs of the causal pair carry the two past frames in front: frame t of the output reads x[t], x[t + 1] and x[t + 2], the
 last being the current one. Where a tap falls outside the bins the input is the padding code (the tensor's zero point, so

@@ -1,4 +1,4 @@
-"""Fixed-point short-time Fourier transform, its inverse, overlap-add, and PCM (SPEC F-3 to F-14).
+"""Fixed-point short-time Fourier transform, its inverse, overlap-add, and PCM (SPEC F-3, F-4, F-9 to F-15).
 
 Formats: PCM int16 (value p / 2^15); window and twiddles Q1.30; forward spectra are block fixed point, int32 mantissas with one
 exponent per frame, real value ``m * 2^-(22 + e)``; inverse output is Q4.27, 1.0 being full scale.
@@ -244,7 +244,7 @@ def overlap_add_f32(head, tail, y):
 
 @kernel
 def to_pcm_f32(x, pcm, clipped):
-    """FP32 to PCM: ``saturate16(round_half_even(x * 2^15))``, the product exact; NaN gives 0 (SPEC F-14)."""
+    """FP32 to PCM: ``saturate16(round_half_even(x * 2^15))``, the product exact; NaN gives 0 (SPEC F-15)."""
     for t in range(x.shape[0]):
         for s in range(x.shape[1]):
             count = 0

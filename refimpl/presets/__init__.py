@@ -1,4 +1,4 @@
-"""Precision presets: data files that map tensor and weight names to number formats, first match wins.
+"""Precision presets: data files that map tensor and weight names to number formats, first match wins (SPEC M-10).
 
 ``formats`` is a list of ``[pattern, format]``; patterns are shell-style (``fnmatch``) over the names that
 ``python -m refimpl.run --dump`` writes, plus ``NAME.weight`` for a layer's weights. Formats: int8, int16, bf16, f32.

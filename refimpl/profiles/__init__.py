@@ -16,7 +16,7 @@ ADD_JOINT = "joint"  # SPEC E-2
 
 @dataclass(frozen=True)
 class Profile:
-    """What an accelerator's arithmetic is, as far as lowering must know it."""
+    """What an accelerator's arithmetic is, as far as lowering must know it (SPEC G-5)."""
 
     name: str
     law_8: int  # requantization law where input and output are 8-bit

@@ -42,7 +42,7 @@ def analysis_window(name: str) -> Array:
 
 
 def synthesis_window(analysis: Array) -> Array:
-    """The 160-point window that makes overlap-add at hop 96 exact, float64 (SPEC F-8; DESIGN: last 160 samples, hop 96).
+    """The 160-point window that makes overlap-add at hop 96 exact, float64 (SPEC F-16).
 
     ``64 <= i < 96: 1 / a[96 + i]``; else ``a[96 + i] / (a[96 + i mod 96]^2 + a[192 + i mod 96]^2)``.
     """
@@ -301,7 +301,7 @@ class Builder:
         return y
 
     def istft(self, x: Tensor, window: str, re: Array, im: Array) -> tuple[Tensor, Tensor]:
-        """Spectra [F, 2S] to PCM int16 [S, 96] and the number of clipped samples [S] (SPEC F-7 to F-14)."""
+        """Spectra [F, 2S] to PCM int16 [S, 96] and the number of clipped samples [S] (SPEC F-7 to F-15, F-17)."""
         speakers, form, twiddle = len(re), x.format, shipped("twiddle_q30")
         synthesis = synthesis_window(analysis_window(window))
         kind, suffix = ("f32", "_f32") if form.kind == "f32" else ("int32", "")
@@ -398,12 +398,13 @@ class Builder:
             unit[c] = s
             if abs(b / s) >= 2.0**31:
                 raise InputError(f"{name}: bias of channel {c} is {b / s:.0f} accumulator units, beyond 32 bits")
-            total[c] = int(np.rint(b / s)) - x.zero_point * int(sums[c])
+            quantized_bias = int(np.rint(b / s))
+            total[c] = quantized_bias - x.zero_point * int(sums[c])
             if law != LAW_BF16:
                 total[c] += math.floor((y.zero_point + half) * y.scale / s + 0.5)
-                multiplier[c], shift[c] = self._fit(
-                    name, c, s / y.scale, products, int(low[c]), int(high[c]), int(total[c]), law
-                )
+                used = max(math.ceil(math.log2(products)) + self.profile.multiplier_headroom, abs(quantized_bias).bit_length())
+                bounds = (int(low[c]), int(high[c]), int(total[c]))
+                multiplier[c], shift[c] = self._fit(name, c, s / y.scale, 31 - used, *bounds, law)
             self._prove(name, "accumulator", max(abs(int(low[c])), abs(int(high[c]))), self.profile.width)
             self._prove(name, "accumulator + bias", _widest(int(low[c]), int(high[c]), int(total[c])), self.profile.width)
         pre = 0
@@ -433,12 +434,11 @@ class Builder:
         )
 
     def _fit(
-        self, name: str, channel: int, ratio: float, products: int, low: int, high: int, total: int, law: int
+        self, name: str, channel: int, ratio: float, allowed: int, low: int, high: int, total: int, law: int
     ) -> tuple[int, int]:
         """The finest (M, n) of SPEC G-1 whose products fit the profile's width (SPEC O-1)."""
         profile = self.profile
-        used = max(math.ceil(math.log2(products)) + profile.multiplier_headroom, abs(total).bit_length())
-        for bits in range(min(profile.multiplier_bits, 31 - used), -1, -1):
+        for bits in range(min(profile.multiplier_bits, allowed), -1, -1):
             m, n = frexp_multiplier(ratio, bits, profile.largest_shift)
             if not 0 <= n <= profile.largest_shift:
                 continue

@@ -1,4 +1,4 @@
-"""Scales, zero points, multipliers: the float64 functions of lowering (SPEC Q-1 to Q-3, Q-9, G-1, E-2).
+"""Scales, zero points, multipliers: the float64 functions of lowering (SPEC Q-1, Q-2, Q-10, G-1).
 
 Pure Python and NumPy float64 with only + - x /, rint, floor and frexp: the same constants on every machine.
 """
@@ -69,7 +69,7 @@ def frexp_multiplier(ratio: float, bits: int, largest_shift: int) -> tuple[int, 
 
 
 def largest_multipliers(ratios: tuple[float, ...], bounds: tuple[int, ...], what: str) -> tuple[tuple[int, ...], int]:
-    """Common-shift multipliers ``M_i = round_half_even(ratio_i * 2^n)`` with the largest n <= 30 that int32 takes (SPEC Q-9).
+    """Common-shift multipliers ``M_i = round_half_even(ratio_i * 2^n)`` with the largest n <= 30 that int32 takes (SPEC Q-10).
 
     The bound proven: ``sum M_i * bound_i + 2^(n - 1) < 2^31``, ``bound_i`` the largest magnitude that M_i multiplies.
     """

@@ -72,9 +72,19 @@ class Block(nn.Module):
         self.mixers = nn.ModuleList(Mixer(inner, channels) for _ in range(mixers))
         self.intra_linear = nn.Linear(channels, channels)
         self.lstm = nn.LSTM(channels, hidden)
-        with torch.no_grad():  # gates start open to the past: a memory of tens of frames instead of two
-            self.lstm.bias_ih_l0[hidden : 2 * hidden] += 2.0
         self.inter_linear = nn.Linear(hidden, channels)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start with unit gain through ReLUs and gates (PyTorch's defaults shrink; without norms that costs many steps)."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("lstm.weight"):
+                parameter *= 2.0
+            elif parameter.dim() == 2:
+                parameter *= 1.7
+        hidden = self.lstm.hidden_size
+        self.lstm.bias_ih_l0[hidden : 2 * hidden] += 2.0  # gates open to the past: a memory of tens of frames
 
     def recur(self, x: Tensor) -> Tensor:
         """The LSTM over time, each bin a sequence of its own; in BF16 where autocast is on."""

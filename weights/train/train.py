@@ -92,9 +92,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--snr", type=float, default=10.0, help="input SNR is uniform in [-SNR, SNR] dB")
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
-    parser.add_argument("--contrast", type=float, default=1.0, help="smallest ratio of the two voices' pitches")
-    parser.add_argument("--ordered", type=int, default=0, help="mixtures trained with the higher voice first, before PIT")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--ordered", type=int, default=2500, help="first mixtures: unlike voices, the higher one first")
+    parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--warmup", type=int, default=800, help="mixtures of linear warm-up")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
     parser.add_argument("--clip", type=float, default=1.0, help="gradient norm")
@@ -119,7 +118,7 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     model = TFMLPNet(compression=args.compression).to(args.device)
-    optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=1e-2)
     done = 0
     if (args.out / "checkpoint.pt").exists():
         state = torch.load(args.out / "checkpoint.pt", map_location=args.device, weights_only=True)
@@ -129,17 +128,18 @@ def main() -> None:
     length, step = int(args.seconds * RATE), args.batch * world
     recent: list[float] = []
     began, first = time.time(), done
-    draw = partial(
-        mixture, corpus, args.seed, length=length, snr=args.snr, quietest=args.quietest, contrast=args.contrast
-    )
+    easy = partial(mixture, corpus, args.seed, length=length, snr=5.0, quietest=-12.0, contrast=1.3)
+    full = partial(mixture, corpus, args.seed, length=length, snr=args.snr, quietest=args.quietest)
     while done < args.mixtures:
+        # First voices that differ, in a fixed order: without it the permutation-invariant loss rests on a plateau for long.
+        ordered = done < args.ordered
+        draw = easy if ordered else full
         batch = [draw(done + rank * args.batch + i) for i in range(args.batch)]
         x = torch.from_numpy(np.stack([b[0] for b in batch])).to(args.device)
         y = torch.from_numpy(np.stack([b[1] for b in batch])).to(args.device)
         with torch.autocast(args.device, torch.bfloat16):
             estimate = model(x)
         # Above 30 dB nothing is to be gained; the clamp keeps easy mixtures from dominating.
-        ordered = done < args.ordered
         score = si_sdr(estimate, y).mean(-1) if ordered else pit_si_sdr(estimate, y)
         loss = -score.clamp(max=30.0).mean()
         optimizer.zero_grad()

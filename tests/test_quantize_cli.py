@@ -1,0 +1,158 @@
+"""The command line ``refimpl.quantize``: a folder of mixtures gives a container of all presets, the same each time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from refimpl import audio
+from refimpl.calibration import calibrate
+from refimpl.networks.tf_mlpnet import nominal_bytes, parameter_count
+from refimpl.presets import NAMES, load_preset
+from refimpl.quantize import Clips, find_audio, main
+from refimpl.session import load
+from refimpl.weights_io import Container, load_container
+from tests.tiny import noise, refused, tiny_container, tree
+
+FAST = ("--observer", "minmax")
+
+
+@pytest.fixture(scope="session")
+def bare() -> Container:
+    return replace(tiny_container(), ranges={}, presets=("fp32",))
+
+
+@pytest.fixture
+def weights(tmp_path: Path, bare: Container) -> Path:
+    path = tmp_path / "float.safetensors"
+    bare.save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files in two folders, and what must be passed over."""
+    top = tmp_path / "mixtures"
+    (top / "sub").mkdir(parents=True)
+    (top / ".hidden").mkdir()
+    audio.write_pcm(top / "b.WAV", noise(1000, 1))
+    soundfile.write(top / "sub" / "a.flac", noise(900, 2), 16000)
+    audio.write_pcm(top / "a.wav", noise(20000, 3))
+    audio.write_pcm(top / ".hidden" / "c.wav", noise(10))
+    audio.write_pcm(top / ".c.wav", noise(10))
+    (top / "folder.wav").mkdir()
+    (top / "notes.txt").write_text("no audio")
+    return top
+
+
+def test_all_presets_load(
+    weights: Path, folder: Path, bare: Container, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.safetensors"
+    assert main([str(weights), "--calibrate", str(folder), "-o", str(out), "--seconds", "0.1"]) == 0
+    captured = capsys.readouterr()
+    container = load_container(out)
+    clips = [noise(20000, 3)[:1600], noise(1000, 1), noise(900, 2)]
+    assert container.presets == NAMES and container.ranges == calibrate(bare, clips).ranges
+    assert container.card["name"] == "tiny"
+    assert container.card["calibration"] == {
+        "files": 3,
+        "samples": 3500,
+        "sha256": hashlib.sha256(np.concatenate(clips).astype("<i2").tobytes()).hexdigest(),
+        "observer": "mse",
+        "observer_16": "minmax",
+    }
+    for preset in NAMES:
+        assert load(out, preset).separate(noise(300)).shape == (2, 300)
+        assert f"{nominal_bytes(container.config, load_preset(preset)):,}" in captured.out and preset in captured.out
+    assert container.digest in captured.out and "3 files, 0.2 s" in captured.out and captured.err == ""
+
+
+def test_the_same_again(weights: Path, folder: Path, tmp_path: Path) -> None:
+    """The same bytes from the same files; a quantized container can be calibrated anew."""
+    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    for source, out in ((weights, a), (weights, b), (a, c)):
+        assert main([str(source), "--calibrate", str(folder), "-o", str(out), "--seconds", "0.05", *FAST]) == 0
+    assert a.read_bytes() == b.read_bytes() == c.read_bytes()
+
+
+def test_observers_and_limit(weights: Path, folder: Path, bare: Container, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--limit", "1", "--seconds", "0.1", "--observer", "percentile", "--observer-16", "percentile"]
+    assert main([str(weights), "--calibrate", str(folder), "-o", str(out), *options]) == 0
+    expected = calibrate(bare, [noise(20000, 3)[:1600]], "percentile", "percentile")
+    assert load_container(out).ranges == expected.ranges
+
+
+def test_files_are_sorted_and_hidden_ones_passed_over(folder: Path) -> None:
+    names = [path.relative_to(folder).as_posix() for path in find_audio(folder)]
+    assert names == ["a.wav", "b.WAV", "sub/a.flac"]
+
+
+@pytest.mark.parametrize("n", [1, 1599, 1600, 1601, 3200])
+def test_a_clip_is_the_start_of_its_file(n: int, tmp_path: Path) -> None:
+    audio.write_pcm(tmp_path / "a.wav", noise(n))
+    clips = Clips([tmp_path / "a.wav"], 0.1, False, None)
+    assert np.array_equal(next(iter(clips)), noise(n)[:1600])
+
+
+def test_resample_and_channel(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("soxr")
+    folder, out = tmp_path / "mixtures", tmp_path / "out"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.stack([noise(800), noise(800, 2)], 1), 8000)
+    argv = [str(weights), "--calibrate", str(folder), "-o", str(out), *FAST]
+    refused(main, argv, capsys, "a.wav", "--channel")
+    refused(main, [*argv, "--channel", "mix"], capsys, "a.wav", "--resample")
+    assert main([*argv, "--channel", "mix", "--resample"]) == 0
+    pcm = audio.read_pcm(folder / "a.wav", resample=True, channel="mix")
+    digest = hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()
+    assert load_container(out).card["calibration"]["sha256"] == digest
+
+
+def test_bad_input(weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("no audio")
+    before = tree(tmp_path)
+    argv = [weights, "-o", out, *FAST, "--calibrate"]
+    refused(main, [*argv, empty], capsys, "empty", "no audio files")
+    refused(main, [*argv, tmp_path / "no"], capsys, "no", "not a folder")
+    refused(main, [*argv, weights], capsys, "not a folder")
+    refused(main, [tmp_path / "no.safetensors", *argv[1:], folder], capsys, "no.safetensors")
+    refused(main, [weights, "--calibrate", folder, "-o", weights], capsys, "overwrite the input")
+    refused(main, [weights, "--calibrate", folder, "-o", weights / "out"], capsys, "folder does not exist")
+    for option, value in (("--limit", "0"), ("--seconds", "0"), ("--seconds", "nan"), ("--observer", "best")):
+        refused(main, [*argv, folder, option, value], capsys, option)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_unreadable_file_is_named(
+    late: bool, weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether its header tells, or only its samples."""
+    if late:
+        soundfile.write(folder / "sub" / "z.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
+    else:
+        (folder / "sub" / "z.wav").write_text("no audio")
+    before = tree(tmp_path)
+    refused(main, [weights, "--calibrate", folder, "-o", tmp_path / "out", *FAST, "--seconds", "0.1"], capsys, "z.wav")
+    assert tree(tmp_path) == before
+
+
+def test_tampered_weights(weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(weights.read_bytes())
+    data[-9] ^= 1
+    weights.write_bytes(data)
+    refused(main, [weights, "--calibrate", folder, "-o", tmp_path / "out"], capsys, "checksum")
+
+
+def test_a_quantized_container_is_smaller(bare: Container) -> None:
+    sizes = {preset: nominal_bytes(bare.config, load_preset(preset)) for preset in NAMES}
+    assert sizes["fp32"] == 4 * parameter_count(bare.config) and sizes["int8"] == parameter_count(bare.config)
