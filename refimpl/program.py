@@ -142,7 +142,6 @@ class Step:
     constants: tuple[Any, ...]
     outputs: tuple[str, ...]
     loop: str = ""
-    rules: tuple[str, ...] = ()
 
 
 State = dict[str, Array]

@@ -177,6 +177,10 @@ class Stream:
             same = array.shape == fresh[name].shape or (name == "session.pending" and array.ndim == 1 and len(array) < N_FFT)
             if array.dtype != fresh[name].dtype or not same:
                 raise InputError(f"stream state: {name!r} is {array.dtype} {array.shape}, not what this model's state holds")
+        received, emitted, flushed = (int(v) for v in state["session.counters"])
+        whole = received >= emitted >= 0 and emitted % HOP == 0
+        if not flushed and not (whole and len(state["session.pending"]) == BACK_PAD + received - emitted):
+            raise InputError("stream state: the counters contradict the pending samples; take a state that Stream.state made")
         taken = {name: array.copy() for name, array in state.items()}
         self._pending, counters = taken.pop("session.pending"), taken.pop("session.counters")
         self._received, self._emitted, self._flushed = int(counters[0]), int(counters[1]), bool(counters[2])

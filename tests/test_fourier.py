@@ -86,7 +86,7 @@ def test_forward_error_is_bounded_for_any_frame(samples: list[int], window: str)
     mantissa, exponent = forward(frame, window)
     peak = int(np.abs(frame.astype(np.int64)).max())
     e = int(exponent[0, 0])
-    assert 0 <= e <= 15 and (peak == 0 or (peak << e) >= 1 << 14) and (e == 0 or peak << e <= 1 << 15)
+    assert 0 <= e <= 14 and (peak == 0 or (peak << e) >= 1 << 14) and (e == 0 or peak << e <= 1 << 15)
     reference = np.fft.rfft(frame[0] / 32768 * oracle.analysis_window(window)) * 2.0 ** (22 + e)
     got = mantissa[0, :, 0] + 1j * mantissa[0, :, 1]
     assert np.abs(got - reference).max() <= 40 + 2.0**-29 * np.abs(reference).sum()

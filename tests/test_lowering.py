@@ -23,7 +23,7 @@ from refimpl.profiles import GAP9
 from refimpl.program import DTYPES, OPERATORS, Format, Step
 from refimpl.quantization.lowering import Builder
 
-LAW = settings(deadline=None, max_examples=60)
+LAW = settings(deadline=None, max_examples=100)
 HALF = Fraction(1, 2)
 Range = tuple[float, float]
 
@@ -50,17 +50,22 @@ def execute(step: Step, y: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
 # -- the oracle -------------------------------------------------------------------------------------------------------
 
 
+class DoesNotFitError(Exception):
+    """No constants keep the layer inside 32 bits: lowering must refuse it."""
+
+
 class NearTieError(Exception):
     """The exact value is so near to a tie that FP64 constants may fall on either side."""
 
 
-def decided(value: Fraction, rounded: int) -> int:
+def decided(value: Fraction, rounded: int, exact_ties: bool = True) -> int:
     """``rounded``, unless a value that is not itself a tie lies within 2^-17 of one.
 
-    Scales are float64: constants below 2^31 computed from them carry errors up to 2^-20.
+    Scales are float64: constants below 2^31 computed from them carry errors up to 2^-20. Where ``exact_ties`` is false,
+    a tie of the rationals need not be one in float64 either.
     """
     distance = abs(abs(value - math.floor(value)) - HALF)
-    if 0 < distance < Fraction(1, 2**17):
+    if distance < Fraction(1, 2**17) and (distance or not exact_ties):
         raise NearTieError
     return rounded
 
@@ -97,7 +102,7 @@ class Row:
 
 
 def oracle_row(weight: list[float], bias: float, fx: Format, fy: Format, folded: bool) -> Row:
-    """DESIGN section 4: scales, codes, folded bias, multiplier; refuses (ValueError) what does not fit 31 bits."""
+    """DESIGN section 4: scales, codes, folded bias, multiplier, and whether all of it fits."""
     exact = [Fraction(w) for w in weight]
     largest = max(abs(w) for w in exact)
     if largest:
@@ -113,7 +118,9 @@ def oracle_row(weight: list[float], bias: float, fx: Format, fy: Format, folded:
     total = b - fx.zero_point * sum(codes) + decided(zero, half_up(zero))
     ends = [sorted((q * fx.lowest, q * fx.highest)) for q in codes]
     low, high = sum(e[0] for e in ends), sum(e[1] for e in ends)
-    bits = min(8, 31 - max(math.ceil(math.log2(len(codes))) + 14, abs(total).bit_length()))
+    if max(abs(low), abs(high), abs(low + total), abs(high + total)) >= 2**31:
+        raise DoesNotFitError
+    bits = min(8, 31 - max(math.ceil(math.log2(len(codes))) + 14, abs(b).bit_length()))
     for width in range(bits, -1, -1):
         found = multiplier(unit / step, width)
         if found is None:
@@ -123,7 +130,7 @@ def oracle_row(weight: list[float], bias: float, fx: Format, fy: Format, folded:
         reached = (low * m, high * m, addend, low * m + addend, high * m + addend)
         if not folded or max(map(abs, reached)) < 2**31:
             return Row(codes, unit, total, m, n, low, high)
-    raise ValueError("no multiplier fits")
+    raise DoesNotFitError
 
 
 def oracle_output(row: Row, acc: int, pre: int, fy: Format, folded: bool, relu: bool) -> int:
@@ -207,6 +214,12 @@ def layers(draw: st.DrawFn, x_kind: str = "int8", y_kind: str = "int8") -> Layer
     return Layer(weight, bias, activation(), activation(), x_kind, y_kind, draw(st.booleans()), axis)
 
 
+def products(row: Row, pre: int) -> list[int]:
+    """The values before the second shift of the 16-bit law at the extreme accumulators, rounding constant included."""
+    constant = 2 ** (row.n - pre - 1) if row.n > pre else 0
+    return [half_up(Fraction(acc + row.total, 2**pre)) * row.m + constant for acc in (row.low, row.high)]
+
+
 def check(layer: Layer, seed: int) -> tuple[Builder, list[Row]]:
     """The lowered step equals the oracle on random and extreme inputs; returns what was lowered."""
     folded = layer.x_kind == layer.y_kind == "int8"
@@ -214,12 +227,14 @@ def check(layer: Layer, seed: int) -> tuple[Builder, list[Row]]:
     fx, fy = probe.tensor("x", ()).format, probe.tensor("y", ()).format
     try:
         rows = [oracle_row(w, b, fx, fy, folded) for w, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)]
-    except ValueError:
-        with pytest.raises(InputError, match=r"^y: channel \d+ "):
+        pre = min(8, *(row.n for row in rows))
+        if not folded and max(abs(v) for row in rows for v in products(row, pre)) >= 2**31:
+            raise DoesNotFitError
+    except DoesNotFitError:
+        with pytest.raises(InputError, match=r"^y: "):
             layer.lower()
         assume(False)
     made = layer.lower()
-    pre = min(8, *(row.n for row in rows))
     vectors = layer.vectors(rows, fx, seed)
     got = layer.run(made, vectors)
     for x, outputs in zip(vectors.tolist(), got.tolist(), strict=True):
@@ -263,10 +278,7 @@ def test_16_bit_layers_equal_the_formula(kinds: tuple[str, str], data: st.DataOb
     proofs = made.proofs["y"]
     assert (proofs["accumulator"], proofs["accumulator + bias"]) == extremes(rows)
     p = min(8, *(row.n for row in rows))
-    for row in rows:
-        for acc in (row.low, row.high):
-            product = half_up(Fraction(acc + row.total, 2**p)) * row.m
-            assert abs(product + (2 ** (row.n - p - 1) if row.n > p else 0)) <= proofs["product"] < 2**31
+    assert max(abs(v) for row in rows for v in products(row, p)) <= proofs["product"] < 2**31
 
 
 @LAW
@@ -275,8 +287,7 @@ def test_layers_to_bf16_equal_the_formula(x_kind: str, data: st.DataObject) -> N
     """BF16(FP32(acc + bias) * FP32(S_in S_w)): numpy's and ml_dtypes' roundings on an exact sum."""
     layer = data.draw(layers(x_kind, "bf16"))
     layer = Layer(layer.weight, layer.bias, layer.x_range, layer.y_range, x_kind, "bf16", False, layer.axis)
-    made = layer.lower()
-    fx = made.tensors["x"].format
+    fx = builder({}, {"x": layer.x_range}, x=x_kind).tensor("x", ()).format
     rows = []
     try:
         for w, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True):
@@ -287,8 +298,18 @@ def test_layers_to_bf16_equal_the_formula(x_kind: str, data: st.DataObject) -> N
             unit = Fraction(fx.scale) * d if largest else abs(Fraction(b)) / 2**15 or Fraction(1)
             total = decided(Fraction(b) / unit, round(Fraction(b) / unit)) - fx.zero_point * sum(codes)
             rows.append(Row(codes, unit, total, 1, 0, 0, 0))
+            reach = abs(total) + sum(map(abs, codes)) * -fx.lowest
+            # Nine inputs of 16 bits are far from 2^31; only the bias, in units of a channel of tiny weights, is not.
+            if abs(Fraction(b) / unit) >= 2**31 or reach >= 2**31:
+                raise DoesNotFitError
     except NearTieError:
         assume(False)
+    except DoesNotFitError:
+        assume(reach >= 2**31 + 2**26)  # not so near that the exact bound matters
+        with pytest.raises(InputError, match=r"^y: "):
+            layer.lower()
+        return
+    made = layer.lower()
     vectors = layer.vectors(rows, fx, data.draw(st.integers(0, 2**32)))
     got = layer.run(made, vectors)
     for c, row in enumerate(rows):
@@ -301,21 +322,21 @@ def test_layers_to_bf16_equal_the_formula(x_kind: str, data: st.DataObject) -> N
 
 
 def integer_range(zero: int, scale: float = 1.0, bits: int = 8) -> Range:
-    """The range whose format has exactly this scale (a power of two) and this unsigned zero point."""
+    """The range whose format has exactly this scale (of few bits) and this unsigned zero point."""
     return -zero * scale, ((1 << bits) - 1 - zero) * scale
 
 
 @pytest.mark.parametrize("zero_in", [0, 128, 255])
-@pytest.mark.parametrize("zero_out", [0, 100, 255])
+@pytest.mark.parametrize("zero_out", [0, 101, 255])
 def test_bias_and_zero_points_at_exact_ties(zero_in: int, zero_out: int) -> None:
-    """Scales of two's powers and largest weight 127: every constant is exact, so biases tie to even, zero points up."""
+    """Scales of one and 5/2 and largest weight 127: every constant is exact, so biases tie to even, zero points up."""
     weight = np.array([[127.0, -3, 5], [1, 0, -127], [-127, 127, 2], [127, 0, 0]], np.float32)
     bias = np.array([0.5, 1.5, -2.5, 1001.5], np.float32)  # in units of the accumulator: ties
-    layer = Layer(weight, bias, integer_range(zero_in), integer_range(zero_out, 0.5))
+    layer = Layer(weight, bias, integer_range(zero_in), integer_range(zero_out, 2.5))
     _, rows = check(layer, 5)
-    half = HALF * zero_out  # zero_out * S_out / (S_in * S_w): a tie where odd, up
+    zero = Fraction(5, 2) * zero_out  # zero_out * S_out / (S_in * S_w): a tie where odd, up
     assert [row.total for row in rows] == [
-        round(Fraction(b)) - (zero_in - 128) * int(w.sum()) + half_up(half) for b, w in zip(bias.tolist(), weight, strict=True)
+        round(Fraction(b)) - (zero_in - 128) * int(w.sum()) + half_up(zero) for b, w in zip(bias.tolist(), weight, strict=True)
     ]
 
 
@@ -415,11 +436,10 @@ def refused(layer: Layer, *words: str) -> None:
 
 
 def test_accumulator_overflow_is_refused() -> None:
-    """517 * 127 * 32767 is the first sum of 16-bit inputs beyond int32; 516 inputs still fit."""
-    y_range = (-600.0, 600.0)
+    """517 * 127 * 32768 is the first sum of 16-bit inputs beyond int32; 516 inputs still fit."""
+    y_range = (0.0, 10.0)
     fits = Layer(np.ones((1, 516), np.float32), np.zeros(1, np.float32), (-1.0, 1.0), y_range, "int16", "int16")
-    made, rows = fits.lower(), 516 * 127 * 32768
-    assert made.proofs["y"]["accumulator"] == rows < 2**31
+    assert fits.lower().proofs["y"]["accumulator"] == 516 * 127 * 32768 < 2**31
     beyond = Layer(np.ones((1, 517), np.float32), np.zeros(1, np.float32), (-1.0, 1.0), y_range, "int16", "int16")
     refused(beyond, "accumulator", str(517 * 127 * 32768), "32 bits")
 
@@ -440,7 +460,7 @@ def test_ratio_out_of_reach_is_refused() -> None:
     zeros = np.zeros(2, np.float32)
     small = Layer(np.array([[1.0, 1.0], [1e-7, 0.0]], np.float32), zeros, (-1.0, 1.0), (0.0, 1.0))
     refused(small, "channel 1", "no multiplier")
-    large = Layer(np.array([[1.0, 1.0], [1e3, 0.0]], np.float32), zeros, (-1.0, 1.0), (0.0, 1e-3))
+    large = Layer(np.array([[1e3, 1.0], [1.0, 0.0]], np.float32), zeros, (-1.0, 1.0), (0.0, 1e-3))
     refused(large, "channel 0", "no multiplier")
 
 
@@ -513,7 +533,7 @@ def test_residual_add_of_8_bits(a: Range, b: Range, y: Range) -> None:
     try:
         (ma, na), (mo, no) = exact_ratio(sa / sb), exact_ratio(sb / so)
         bias = zo - sb / so * (zb + sa / sb * za)
-        assert step.constants == (ma, na, mo, no, decided(bias, round(bias)))
+        assert step.constants == (ma, na, mo, no, decided(bias, round(bias), False))
     except NearTieError:
         assume(False)
     codes = {"a": PAIR_A, "b": PAIR_B}

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from refimpl.numerics.requantize import LAW_BF16, LAW_FOLDED, LAW_NORM_TWICE, Re
 from refimpl.numerics.tables import code_table, shipped
 from refimpl.operators import convert, fourier
 from refimpl.presets import NAMES, Preset, load_preset
-from refimpl.profiles import GAP9
+from refimpl.profiles import ADD_JOINT, ADD_TWO_STAGE, GAP9
 from refimpl.program import OPERATORS, Program, Tensor
 from refimpl.quantization.lowering import Builder, analysis_window, synthesis_window
 from refimpl.quantization.scheme import activation_format, frexp_multiplier, largest_multipliers, quantize_weights
@@ -108,13 +109,20 @@ def test_every_arithmetic_rule_is_cited_by_its_id() -> None:
 def test_cross_references_exist() -> None:
     """A rule named anywhere in the specification is one of its rules."""
     unknown = set(re.findall(rf"\b{ONE}\b", TEXT)) - set(RULES)
-    # Not rules: BF16-like words never match; Q-format words carry a dot; ids in code fences are file names.
     assert not unknown, sorted(unknown)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_names_its_source(rule: str) -> None:
-    assert re.search(r"^Source: ", section(rule), re.MULTILINE), f"{rule} has no line 'Source: ...'"
+def test_every_rule_names_its_width_and_its_source(rule: str) -> None:
+    for label in ("Width", "Source"):
+        assert re.search(rf"^{label}: ", section(rule), re.MULTILINE), f"{rule} has no line '{label}: ...'"
+
+
+def test_contents_link_to_headings() -> None:
+    titles = re.findall(r"^## (.*)", TEXT, re.MULTILINE)
+    slugs = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+    links = set(re.findall(r"\]\(#([^)]*)\)", TEXT))
+    assert links and links <= slugs, links - slugs
 
 
 def test_form() -> None:
@@ -184,7 +192,8 @@ def layer(given: Values, kind: str) -> Values:
     """One fully connected channel: weights, ranges and bias to the constants of its law, and some outputs."""
     weight = np.array([given["weights"]], np.float32)
     bias = np.array([given["bias"]], np.float32)
-    made = builder({"x": kind, "y": kind}, {"x": given["x_range"], "y": given["y_range"]}, {"l.weight": weight, "l.bias": bias})
+    ranges = {"x": given["x_range"], "y": given["y_range"]}
+    made = builder({"x": kind, "y": kind}, ranges, {"l.weight": weight, "l.bias": bias})
     x = made.tensor("x", (1, weight.shape[1]))
     y = made.fully_connected("y", x, "l", "channels", relu=given.get("relu", False))
     codes, rq = made.steps[0].constants
@@ -228,11 +237,12 @@ def beyond(given: Values) -> Values:
 
 def profile(_: Values) -> Values:
     names = {LAW_FOLDED: "G-2", LAW_NORM_TWICE: "G-3", LAW_BF16: "Q-9"}
+    additions = {ADD_TWO_STAGE: "E-1", ADD_JOINT: "E-2"}
     return {
         "law_8": names[GAP9.law_8], "law_16": names[GAP9.law_16], "multiplier_bits": GAP9.multiplier_bits,
         "headroom": GAP9.multiplier_headroom, "largest_shift": GAP9.largest_shift,
         "largest_pre_shift": GAP9.largest_pre_shift, "unsigned_codes": GAP9.unsigned_codes, "width": GAP9.width,
-        "add_8": {"two_stage": "E-1", "joint": "E-2"}[GAP9.add_8], "add_16": {"two_stage": "E-1", "joint": "E-2"}[GAP9.add_16],
+        "add_8": additions[GAP9.add_8], "add_16": additions[GAP9.add_16],
     }  # fmt: skip
 
 
@@ -404,7 +414,9 @@ RECOMPUTE: dict[str, Callable[[Values], Values]] = {
     "N-2": rounds(rounding.shift_half_up),
     "N-3": rounds(rounding.shift_half_even),
     "N-5": lambda g: {"y": [int(rounding.shift_saturate_int32(v, n)) for v, n in g["v_n"]]},
-    "N-6": lambda g: {"y": [int(rounding.round_half_even_f32(np.float32(v), g["lowest"], g["highest"])) for v in g["x"]]},
+    "N-6": lambda g: {
+        "y": [int(rounding.round_half_even_f32(np.float32(v), g["lowest"], g["highest"])) for v in g["x"]]
+    },
     "B-1": lambda g: {"y": [int(bfloat16.bf16_encode(v)) for v in f32(g["x"])]},
     "B-3": lambda g: {"y": [int(bfloat16.bf16_add(np.uint16(a), np.uint16(b))) for a, b in g["a_b"]]},
     "B-4": lambda g: {"y": [int(bfloat16.bf16_mul(np.uint16(a), np.uint16(b))) for a, b in g["a_b"]]},
@@ -434,7 +446,9 @@ RECOMPUTE: dict[str, Callable[[Values], Values]] = {
     "Q-7": lambda g: dequantize(g, "dequantize_bf16"),
     "Q-8": change_codes,
     "Q-9": accumulator_to_bf16,
-    "Q-10": lambda g: dict(zip(("M", "n"), largest_multipliers(tuple(g["ratios"]), tuple(g["bounds"]), "x"), strict=True)),
+    "Q-10": lambda g: dict(
+        zip(("M", "n"), largest_multipliers(tuple(g["ratios"]), tuple(g["bounds"]), "x"), strict=True)
+    ),
     "G-1": multiplier_search,
     "G-2": lambda g: layer(g, "int8"),
     "G-3": lambda g: layer(g, "int16"),
@@ -493,6 +507,7 @@ def table(title: str) -> list[list[str]]:
     return rows
 
 
+@cache
 def lowered(preset: str, compression: int) -> Program:
     config = Config(compression=compression)
     weights = {name: np.full(shape, 0.01, np.float32) for name, shape in parameters(config).items()}
@@ -509,8 +524,8 @@ def test_table_of_formats(compression: int) -> None:
         wanted: dict[str, tuple[str, str]] = {}
         for row in rows:
             if row[0].endswith(".weight"):
-                layer_names = [row[0]] if "*" not in row[0] else [f"{s.name}.weight" for s in lowered(preset, 1).steps
-                                                                  if s.operator.startswith("fully_connected")]  # fmt: skip
+                steps = [step.name for step in lowered(preset, 1).steps if step.operator.startswith("fully_connected")]
+                layer_names = [f"{name}.weight" for name in steps] if "*" in row[0] else [row[0]]
                 assert all(load_preset(preset).kind(name) == row[column] for name in layer_names), row
                 continue
             if compression == 1 and "(a > 1)" in row[1]:

@@ -1,7 +1,8 @@
 """BF16 as uint16 bit patterns: 1 sign, 8 exponent, 7 fraction bits; subnormals kept, NaN canonical 0x7FC0 (SPEC B-*).
 
 Addition and multiplication are one FP32 operation and one rounding to nearest even: FP32 carries 24 significant bits,
-more than 2 * 8 + 2, so the double rounding is innocuous. A fused multiply-add is not the same and never used.
+more than 2 * 8 + 2, so the double rounding is innocuous; SPEC B-4 says why
+for subnormals too. A fused multiply-add is not the same and never used.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ def _fill(function, low, in_scale, in_zero, out_inverse, out_zero, out_low, out_
     for index in range(table.size):
         x = np.float64(np.int64(low) + index - np.int64(in_zero)) * in_scale
         y = sigmoid64(x) if function == SIGMOID else tanh64(x)
-        table[index] = saturate(np.int64(np.rint(y * out_inverse)) + np.int64(out_zero), out_low, out_high)
+        scaled = min(max(y * out_inverse, -(2.0**40)), 2.0**40)  # far beyond any code, and an integer in every machine
+        table[index] = saturate(np.int64(np.rint(scaled)) + np.int64(out_zero), out_low, out_high)
 
 
 def code_table(

@@ -55,7 +55,7 @@ def sigmoid64(x):
 
 @inline
 def tanh64(x):
-    """``(1 - e) / (1 + e)``, e = exp(-2|x|), with the sign of x; below 2^-5 the odd series to x^11 (SPEC T-3)."""
+    """``(1 - e) / (1 + e)``, e = exp(-2|x|), negated for x < 0 (so +0 for -0); below 2^-5 the odd series to x^11 (SPEC T-3)."""
     magnitude = abs(np.float64(x))
     if magnitude != magnitude:
         return np.float64(np.nan)

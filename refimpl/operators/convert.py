@@ -85,7 +85,7 @@ def block_to_bf16(mantissa, exponent, y):
 def block_to_code(mantissa, exponent, m, n, zero_point, lowest, highest, y):
     """Block fixed point to a code: ``sat(round_half_even(m * M / 2^(n + e)) + zp)``, one rounding (SPEC F-6).
 
-    mantissa int32 [T, F, 2]; M below 2^24, so the product is below 2^55; y int8/int16 [T, F, 2].
+    mantissa int32 [T, F, 2]; M at most 2^24, so the product is at most 2^55; y int8/int16 [T, F, 2].
     """
     frames, bins, parts = mantissa.shape
     for t in range(frames):

@@ -69,7 +69,7 @@ def stft(frame, window, twiddle, mantissa, exponent):
 
     frame int16 [T, 256]; window int32 [256] Q1.30; twiddle int32 [129, 2] Q1.30 (cos, -sin); mantissa int32 [T, 129, 2]
     (re, im); exponent int32 [T, 1].
-    e is the number of left shifts (0 to 15) that bring max|frame| to [2^14, 2^15], 0 for a frame of zeros;
+    e is the number of left shifts (0 to 14) that bring max|frame| to [2^14, 2^15], 0 for a frame of zeros;
     ``v[n] = (frame[n] * 2^e * window[n])`` rounded half up at 2^23 (7 fraction bits); ``z[n] = v[2n] + j v[2n + 1]``.
     |X| <= sum|v| <= 2^30: nothing overflows int32.
     """

@@ -145,7 +145,7 @@ class Builder:
             self._store(name, weight.size * 4 + bias.size * 4)
             return y
         self._integers_only(name)
-        codes, scales = quantize_weights(weight, 0)
+        codes, scales = quantize_weights(weight, 0, self._smallest_scale(x.format, y.format, bias))
         rq = self._requantizer(name, x.format, y.format, codes, scales, bias, relu)
         self.step(f"fully_connected_{axis}", ref, (codes if axis == "frequency" else codes.T, rq), y, loop=loop)
         return y
@@ -163,7 +163,7 @@ class Builder:
             self.step(f"{operator}_{kind}", ref, (weight.astype(np.float32), bias.astype(np.float32), below), y)
             self._store(name, (weight.size + bias.size) * (4 if kind == "f32" else 2))
             return y
-        codes, scales = quantize_weights(weight, 3)
+        codes, scales = quantize_weights(weight, 3, self._smallest_scale(x.format, y.format, bias))
         rq = self._requantizer(name, x.format, y.format, np.moveaxis(codes, 3, 0), scales, bias, False)
         self.step(operator, ref, (codes, below, x.format.zero_point, rq), y)
         return y
@@ -178,7 +178,7 @@ class Builder:
             self._store(name, (weight.size + bias.size) * 4)
             return y
         self._integers_only(name)
-        codes, scales = quantize_weights(weight, 2)
+        codes, scales = quantize_weights(weight, 2, self._smallest_scale(x.format, y.format, bias))
         rq = self._requantizer(name, x.format, y.format, np.moveaxis(codes, 2, 0), scales, bias, relu)
         self.step("conv_strided", (Ref(x.name),), (codes, rq), y)
         return y
@@ -194,7 +194,7 @@ class Builder:
             self._store(name, (weight.size + bias.size) * 4)
             return y
         self._integers_only(name)
-        codes, scales = quantize_weights(weight, 2)
+        codes, scales = quantize_weights(weight, 2, self._smallest_scale(x.format, y.format, bias))
         taps, inputs, outputs = codes.shape
         # Each tap has its own sum of weights, hence its own folded zero point: one "channel" per (tap, output).
         rows = codes.transpose(0, 2, 1).reshape(taps * outputs, inputs)
@@ -239,7 +239,7 @@ class Builder:
         self.step("add_two_stage", (Ref(a.name), Ref(b.name)), (ma, na, mo, no, bias), y, loop=loop)
 
     def _ratio(self, ratio: float) -> tuple[int, int]:
-        """A multiplier for a ratio of scales (SPEC G-1); beyond 2^bits the integer nearest, with shift 0 (SPEC G-4)."""
+        """A multiplier for a ratio of scales (SPEC G-1); beyond its bits the integer nearest, shift 0 (SPEC G-4)."""
         m, n = frexp_multiplier(ratio, self.profile.multiplier_bits, self.profile.largest_shift)
         return (m, n) if n >= 0 else (math.floor(ratio + 0.5), 0)
 
@@ -371,6 +371,12 @@ class Builder:
         if bound >= 1 << (width - 1):
             raise InputError(f"{name}: {what} can reach {bound}, beyond {width} bits; calibrate again or widen the range")
 
+    def _smallest_scale(self, x: Format, y: Format, bias: Array) -> Array:
+        """The weight scale below which no shift of the profile, or no 24-bit bias, could follow (SPEC Q-2); per channel."""
+        if y.is_code:
+            return np.full(len(bias), y.scale * 2.0**-self.profile.largest_shift / x.scale)
+        return np.abs(bias.astype(np.float64)) * 2.0**-24 / x.scale
+
     def _requantizer(
         self, name: str, x: Format, y: Format, codes: Array, scales: Array, bias: Array, relu: bool
     ) -> Requantizer:
@@ -386,6 +392,11 @@ class Builder:
         empty = np.abs(flat).max(1) == 0
         eight = x.bits == 8 and y.bits == 8
         law = LAW_BF16 if y.kind == "bf16" else (self.profile.law_8 if eight else self.profile.law_16)
+        if relu and law == LAW_BF16:
+            raise InputError(f"{name}: no ReLU into bf16 output; change preset {self.preset.name!r}")
+        if self.profile.unsigned_codes and x.is_code:  # the device sums unsigned codes: its partial sums must fit as well
+            widest = max(int(np.maximum(flat, 0).sum(1).max()), int(np.maximum(-flat, 0).sum(1).max()))
+            self._prove(name, "accumulator of unsigned codes", widest * ((1 << x.bits) - 1), self.profile.width)
         count = len(flat)
         total, multiplier, shift = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
         unit = np.zeros(count)
@@ -402,7 +413,7 @@ class Builder:
             total[c] = quantized_bias - x.zero_point * int(sums[c])
             if law != LAW_BF16:
                 total[c] += math.floor((y.zero_point + half) * y.scale / s + 0.5)
-                used = max(math.ceil(math.log2(products)) + self.profile.multiplier_headroom, abs(quantized_bias).bit_length())
+                used = max((products - 1).bit_length() + self.profile.multiplier_headroom, abs(quantized_bias).bit_length())
                 bounds = (int(low[c]), int(high[c]), int(total[c]))
                 multiplier[c], shift[c] = self._fit(name, c, s / y.scale, 31 - used, *bounds, law)
             self._prove(name, "accumulator", max(abs(int(low[c])), abs(int(high[c]))), self.profile.width)
@@ -414,8 +425,9 @@ class Builder:
         elif law != LAW_BF16:
             pre = min(self.profile.largest_pre_shift, int(shift.min()))
             for c in range(count):
-                bound = _widest(int(low[c]), int(high[c]), int(total[c]))
-                bound = ((bound + ((1 << pre) >> 1)) >> pre) * int(multiplier[c]) + ((1 << int(shift[c] - pre)) >> 1)
+                widest = _widest(int(low[c]), int(high[c]), int(total[c])) + ((1 << pre) >> 1)
+                self._prove(name, "accumulator + bias", widest, self.profile.width)
+                bound = (widest >> pre) * int(multiplier[c]) + ((1 << int(shift[c] - pre)) >> 1)
                 self._prove(name, "product", bound, self.profile.width)
         code_zero = y.zero_point + half if y.is_code else 0
         lowest, highest = (y.lowest + half, y.highest + half) if y.is_code else (0, 0)
@@ -442,12 +454,14 @@ class Builder:
             m, n = frexp_multiplier(ratio, bits, profile.largest_shift)
             if not 0 <= n <= profile.largest_shift:
                 continue
-            if law != LAW_FOLDED:
-                return m, n
-            addend = total * m + ((1 << n) >> 1)
-            bound = max(abs(low * m), abs(high * m), abs(addend), _widest(low * m, high * m, addend))
+            if law == LAW_FOLDED:
+                addend = total * m + ((1 << n) >> 1)
+                bound = max(abs(low * m), abs(high * m), abs(addend), _widest(low * m, high * m, addend))
+            else:
+                pre = min(profile.largest_pre_shift, n)
+                bound = ((_widest(low, high, total) + ((1 << pre) >> 1)) >> pre) * m + ((1 << (n - pre)) >> 1)
             if bound < 1 << (profile.width - 1):
-                self._prove(name, "product + addend", bound, profile.width)
+                self._prove(name, "product + addend" if law == LAW_FOLDED else "product", bound, profile.width)
                 return m, n
         raise InputError(
             f"{name}: channel {channel} has scale ratio {ratio:.3g} and accumulators up to {max(-low, high)}: "

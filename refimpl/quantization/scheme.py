@@ -32,15 +32,15 @@ def activation_format(low: float, high: float, bits: int) -> Format:
     return Format(kind, scale, int(np.rint(-low / scale)) - (1 << (bits - 1)))
 
 
-def quantize_weights(weight: Array, axis: int) -> tuple[Array, Array]:
+def quantize_weights(weight: Array, axis: int, smallest: Array | float = 0.0) -> tuple[Array, Array]:
     """Symmetric INT8 codes and scales per output channel: ``d = max|w| / 127``, ``q = round_half_even(w / d)`` (SPEC Q-2).
 
-    weight float [...]; returns int8 codes of the same shape in [-127, 127] and float64 scales [shape[axis]]. An all-zero
-    channel has d = 1 and zero codes.
+    weight float [...]; returns int8 codes of the same shape in [-127, 127] and float64 scales [shape[axis]]. d is at least
+    ``smallest`` (per channel or for all), below which the profile could not shift; an all-zero channel has d = 1, zero codes.
     """
     moved = np.moveaxis(weight.astype(np.float64), axis, 0)
     largest = np.abs(moved.reshape(len(moved), -1)).max(1)
-    scale = np.where(largest > 0, largest / 127.0, 1.0)
+    scale = np.where(largest > 0, np.maximum(largest / 127.0, smallest), 1.0)
     codes = np.rint(moved / scale.reshape(-1, *[1] * (moved.ndim - 1)))
     return np.ascontiguousarray(np.moveaxis(codes, 0, axis).astype(np.int8)), scale
 
@@ -56,14 +56,16 @@ def frexp_multiplier(ratio: float, bits: int, largest_shift: int) -> tuple[int, 
     """``ratio ~ M / 2^n`` by the SDK's search (SPEC G-1): M of at most ``bits`` bits, odd or 1, n <= ``largest_shift``.
 
     ``mantissa, exponent = frexp(ratio)``; ``M = floor(mantissa * 2^b + 1/2)``, ``n = b - exponent``; while b > 0 and (M is
-    even, M = 2^b, or n > largest_shift) b is one less. n may come out negative, or too large at b = 0: the caller judges.
+    even, M = 2^b, or n > largest_shift) b is one less; but an M that fits stays where n = 0. n may come out negative, or too
+    large at b = 0: the caller judges.
     """
     mantissa, exponent = math.frexp(ratio)
     b = bits
     while True:
         multiplier = math.floor(mantissa * 2.0**b + 0.5)
         shift = b - exponent
-        if b == 0 or not (multiplier % 2 == 0 or multiplier == 1 << b or shift > largest_shift):
+        final = b == 0 or (shift == 0 and multiplier < 1 << bits)
+        if final or not (multiplier % 2 == 0 or multiplier == 1 << b or shift > largest_shift):
             return multiplier, shift
         b -= 1
 
@@ -71,12 +73,17 @@ def frexp_multiplier(ratio: float, bits: int, largest_shift: int) -> tuple[int, 
 def largest_multipliers(ratios: tuple[float, ...], bounds: tuple[int, ...], what: str) -> tuple[tuple[int, ...], int]:
     """Common-shift multipliers ``M_i = round_half_even(ratio_i * 2^n)`` with the largest n <= 30 that int32 takes (SPEC Q-10).
 
-    The bound proven: ``sum M_i * bound_i + 2^(n - 1) < 2^31``, ``bound_i`` the largest magnitude that M_i multiplies.
+    The bound proven: ``sum M_i * bound_i + 2^(n - 1) < 2^31``, ``bound_i`` the largest magnitude that M_i multiplies. Refused
+    where a multiplier is off by more than 1/64 of its ratio and by more than half a code at full scale.
     """
     for n in range(30, -1, -1):
         multipliers = tuple(int(np.rint(ratio * 2.0**n)) for ratio in ratios)
         total = sum(m * bound for m, bound in zip(multipliers, bounds, strict=True)) + ((1 << n) >> 1)
         if total < 1 << 31:
+            for ratio, multiplier, bound in zip(ratios, multipliers, bounds, strict=True):
+                error = abs(multiplier / 2.0**n - ratio)
+                if error > ratio / 64 and error * bound > 0.5:
+                    raise InputError(f"{what}: 32 bits leave only multiplier {multiplier} for {ratio:.3g}; use 8-bit formats")
             return multipliers, n
     raise InputError(f"{what}: scale ratios {ratios} overflow 32 bits at every shift; calibrate again")
 

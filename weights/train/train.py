@@ -39,6 +39,12 @@ def pit_si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     return torch.maximum(straight, si_sdr(estimate, reference.flip(1)).mean(-1))
 
 
+def level_error(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Absolute difference in dB of the energies of all speakers together, ``[N]``: SI-SDR alone leaves the level free."""
+    ratio = (estimate.square().sum((1, 2)) + 1e-6) / (reference.square().sum((1, 2)) + 1e-6)
+    return 10 * torch.log10(ratio).abs()
+
+
 def learning_rate(done: float, args: argparse.Namespace) -> float:
     """Warm-up, plateau, then a linear decay to zero over the last ``--decay`` share of ``--mixtures``."""
     start = args.mixtures * (1 - args.decay)
@@ -93,6 +99,7 @@ def main() -> None:
     parser.add_argument("--snr", type=float, default=10.0, help="input SNR is uniform in [-SNR, SNR] dB")
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
     parser.add_argument("--ordered", type=int, default=2500, help="first mixtures: unlike voices, the higher one first")
+    parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--warmup", type=int, default=800, help="mixtures of linear warm-up")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
@@ -141,7 +148,8 @@ def main() -> None:
             estimate = model(x)
         # Above 30 dB nothing is to be gained; the clamp keeps easy mixtures from dominating.
         score = si_sdr(estimate, y).mean(-1) if ordered else pit_si_sdr(estimate, y)
-        loss = -score.clamp(max=30.0).mean()
+        separation = -score.clamp(max=30.0).mean()
+        loss = separation + args.level * level_error(estimate, y).mean()
         optimizer.zero_grad()
         loss.backward()
         if world > 1:
@@ -151,7 +159,7 @@ def main() -> None:
             group["lr"] = learning_rate(done, args)
         if math.isfinite(norm.item()):
             optimizer.step()
-        recent.append(loss.item())
+        recent.append(separation.item())
         before, done = done, done + step
         if rank == 0 and done // 100 != before // 100:
             rate = (done - first) / (time.time() - began)
