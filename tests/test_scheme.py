@@ -315,7 +315,7 @@ def exact_multiplier(ratio: Fraction, bits: int, largest_shift: int) -> tuple[in
         exponent -= 1
     for b in range(bits, 0, -1):
         m = math.floor(ratio * Fraction(2) ** (b - exponent) + HALF)
-        if m % 2 and m < 2**b and b - exponent <= largest_shift:
+        if (m % 2 and m < 2**b and b - exponent <= largest_shift) or (b == exponent and m < 2**bits):
             return m, b - exponent
     return 1, -exponent
 
@@ -352,7 +352,7 @@ def test_frexp_multiplier_error(ratio: float, bits: int, largest_shift: int) -> 
     exponent = math.frexp(ratio)[1]
     b = max(min(bits, largest_shift + exponent), 0)
     assert abs(m * Fraction(2) ** -n - Fraction(ratio)) <= Fraction(ratio) / 2**b
-    assert m % 2 == 1 and m < 2 ** max(bits, 1)
+    assert (m % 2 == 1 or n == 0) and m < 2 ** max(bits, 1)
     assert n <= largest_shift or (m == 1 and n == -exponent)
 
 
@@ -363,7 +363,7 @@ def test_frexp_multiplier_error(ratio: float, bits: int, largest_shift: int) -> 
 @example([(2.0**15, 65535)])
 @example([(32767.49, 65535)])
 def test_largest_multipliers(terms: list[tuple[float, int]]) -> None:
-    """Q-9: M = round(ratio 2^n), half to even; the bound holds in int32 for this n and for no larger one up to 30."""
+    """Q-10: M = round(ratio 2^n), half to even; the bound holds in int32 for this n and for no larger one up to 30."""
     ratios, bounds = tuple(r for r, _ in terms), tuple(b for _, b in terms)
 
     def fits(n: int) -> bool:
@@ -375,6 +375,12 @@ def test_largest_multipliers(terms: list[tuple[float, int]]) -> None:
         with pytest.raises(InputError, match=r"^layer: .*overflow"):
             largest_multipliers(ratios, bounds, "layer")
         return
+    finest = max(filter(fits, range(31)))
+    errors = [abs(Fraction(round(Fraction(r) * 2**finest), 2**finest) - Fraction(r)) for r in ratios]
+    if any(e > Fraction(r) / 64 and e * b > HALF for e, r, b in zip(errors, ratios, bounds, strict=True)):
+        with pytest.raises(InputError, match=r"^layer: 32 bits leave only multiplier"):
+            largest_multipliers(ratios, bounds, "layer")
+        return
     multipliers, n = largest_multipliers(ratios, bounds, "layer")
     assert 0 <= n <= 30
     assert multipliers == tuple(round(Fraction(r) * 2**n) for r in ratios)
@@ -383,5 +389,5 @@ def test_largest_multipliers(terms: list[tuple[float, int]]) -> None:
 
 def test_largest_multipliers_round_ties_to_even() -> None:
     """Bounds that leave no bit for n: halves of integers stay."""
-    assert largest_multipliers((2.5,), (2**29,), "x") == ((2,), 0)
-    assert largest_multipliers((3.5,), (5 * 2**26,), "x") == ((4,), 0)
+    assert largest_multipliers((50.5,), (2**25,), "x") == ((50,), 0)
+    assert largest_multipliers((51.5,), (9 * 2**22,), "x") == ((52,), 0)

@@ -372,10 +372,13 @@ class Builder:
             raise InputError(f"{name}: {what} can reach {bound}, beyond {width} bits; calibrate again or widen the range")
 
     def _smallest_scale(self, x: Format, y: Format, bias: Array) -> Array:
-        """The weight scale below which no shift of the profile, or no 24-bit bias, could follow (SPEC Q-2); per channel."""
+        """Per channel the weight scale below which no shift could follow, or bias or zero point would pass 2^30 (SPEC Q-2)."""
+        least = np.abs(bias.astype(np.float64)) * 2.0**-30
         if y.is_code:
-            return np.full(len(bias), y.scale * 2.0**-self.profile.largest_shift / x.scale)
-        return np.abs(bias.astype(np.float64)) * 2.0**-24 / x.scale
+            zero_point = y.zero_point + ((1 << (y.bits - 1)) if self.profile.unsigned_codes else 0)
+            least = np.maximum(least, y.scale * max(2.0**-self.profile.largest_shift, zero_point * 2.0**-30))
+        smallest: Array = least / x.scale
+        return smallest
 
     def _requantizer(
         self, name: str, x: Format, y: Format, codes: Array, scales: Array, bias: Array, relu: bool
