@@ -82,7 +82,7 @@ def multiplier(ratio: Fraction, bits: int) -> tuple[int, int] | None:
         m, n = decided(scaled, half_up(scaled)), b - exponent
         if b == 0:
             m = 1
-        elif m % 2 == 0 or m == 2**b or n > 24:
+        elif (m % 2 == 0 or m == 2**b or n > 24) and not (n == 0 and m < 2**bits):
             continue
         return (m, n) if 0 <= n <= 24 else None
     return None
@@ -519,7 +519,7 @@ def exact_ratio(value: Fraction) -> tuple[int, int]:
     for b in range(8, -1, -1):
         scaled = value * Fraction(2) ** (b - exponent)
         m, n = decided(scaled, half_up(scaled)), b - exponent
-        if b == 0 or not (m % 2 == 0 or m == 2**b or n > 24):
+        if b == 0 or (n == 0 and m < 2**8) or not (m % 2 == 0 or m == 2**b or n > 24):
             return (m, n) if n >= 0 else (decided(value, half_up(value)), 0)
     raise AssertionError
 
