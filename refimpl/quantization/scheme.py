@@ -22,7 +22,7 @@ def activation_format(low: float, high: float, bits: int) -> Format:
     ``scale = (high - low) / (2^bits - 1)``; unsigned zero point ``round_half_even(-low / scale)``, stored minus
     ``2^(bits - 1)``. An empty range (nothing but zero was seen) has scale 2^-bits and the unsigned zero point 0.
     """
-    if not (math.isfinite(low) and math.isfinite(high)) or low > high:
+    if not math.isfinite(high - low) or low > high:
         raise InputError(f"activation range [{low}, {high}] is not a range: calibrate again on finite audio")
     low, high = min(low, 0.0), max(high, 0.0)
     kind = {8: "int8", 16: "int16"}[bits]
