@@ -58,7 +58,7 @@ def test_other_packages_keep_their_cache_setting() -> None:
     def nothing(x):  # type: ignore[no-untyped-def]
         return x
 
-    assert nothing(3) == 3 and numba.config.CACHE_DIR == before
+    assert nothing(3) == 3 and before == numba.config.CACHE_DIR
 
 
 def test_the_compiler_is_never_told_to_be_fast() -> None:

@@ -25,7 +25,7 @@ from refimpl.numerics.rounding import (
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 HALF = Fraction(1, 2)
-LAW = settings(deadline=None, max_examples=200)  # the first call of a rule compiles it
+LAW = settings(deadline=None, max_examples=150)  # the first call of a rule compiles it
 SMALL = range(-300, 301)  # every pattern of low bits, both signs, through shifts 0 .. 8
 
 
@@ -154,7 +154,7 @@ def test_shift_saturate_int32_takes_any_shift(value: int, shift: int) -> None:
     assert shift_saturate_int32(value, shift) == expected
 
 
-BOUND = st.integers(-(2**24) + 1, 2**24 - 1)
+BOUND = st.integers(-(2**24), 2**24)
 
 
 def integral(x: float, lowest: int, highest: int) -> int:
@@ -188,7 +188,10 @@ def test_round_half_even_f32_near_halves(halves: int, steps: int, one: int, othe
     assert round_half_even_f32(x, lowest, highest) == integral(float(x), lowest, highest)
 
 
-@pytest.mark.parametrize(("lowest", "highest"), [(-128, 127), (INT16_MIN, INT16_MAX), (0, 255), (0, 65535), (-65535, 0)])
+@pytest.mark.parametrize(
+    ("lowest", "highest"),
+    [(-128, 127), (INT16_MIN, INT16_MAX), (0, 255), (0, 65535), (-65535, 0)],
+)
 def test_round_half_even_f32_at_its_bounds(lowest: int, highest: int) -> None:
     """Around both bounds in quarters: saturation begins exactly at the bound, whatever the parity of the tie."""
     for bound in (lowest, highest):

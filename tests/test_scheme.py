@@ -1,4 +1,4 @@
-"""Quantizers and multipliers (SPEC Q-1 to Q-9, G-1, E-2): laws of the formats and kernels, rules against exact rationals."""
+"""Quantizers and multipliers (SPEC Q-1, Q-2, Q-4 to Q-7, Q-10, G-1): laws of formats and kernels, rules by rationals."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def samples(form: Format, seed: int, count: int = 200) -> np.ndarray:
 @example((-1.0, 0.0), 16)
 @example((0.25, 0.75), 8)
 def test_scale_and_zero_point_of_a_range(bounds: tuple[float, float], bits: int) -> None:
-    """Q-1: the range widened to zero over 2^bits - 1 steps; the zero point is a code, the nearest to where zero lies."""
+    """Q-1: the range widened to zero over 2^bits - 1 steps; the zero point is a code, the nearest to the real zero."""
     form = activation_format(*bounds, bits)
     low, high = Fraction(min(bounds[0], 0.0)), Fraction(max(bounds[1], 0.0))
     steps = 2**bits - 1
@@ -149,8 +149,8 @@ def test_largest_code(bounds: tuple[float, float], bits: int) -> None:
 def test_round_trip_error_is_half_a_step(bounds: tuple[float, float], bits: int, seed: int) -> None:
     """Q-4 then Q-6: |x' - x| <= scale / 2 + 2^-22 (|x| + scale) inside the representable range.
 
-    The slack is FP32's: quantize rounds the reciprocal scale and the product, dequantize the scale and the product, four
-    relative errors of 2^-24 on values that are at most |x| + scale / 2. That is 1/64 of a step at worst, with 16 bits.
+    The slack is FP32's: quantize rounds the reciprocal scale and the product, dequantize the scale and the product,
+    four relative errors of 2^-24 on values of at most |x| + scale / 2. That is 1/64 of a step at worst, with 16 bits.
     """
     form = activation_format(*bounds, bits)
     x = samples(form, seed)
@@ -290,7 +290,8 @@ def test_weights_scale_and_mirror(case: tuple[np.ndarray, int], power: int) -> N
     np.testing.assert_array_equal(same, scales)
     scaled, larger = quantize_weights(w.astype(np.float64) * 2.0**power, axis)
     np.testing.assert_array_equal(scaled, codes)
-    np.testing.assert_array_equal(larger, np.where(codes.any(tuple({*range(w.ndim)} - {axis})), scales * 2.0**power, 1.0))
+    alive = codes.any(tuple({*range(w.ndim)} - {axis}))
+    np.testing.assert_array_equal(larger, np.where(alive, scales * 2.0**power, 1.0))
 
 
 def test_ties_of_weights_go_to_even() -> None:
@@ -327,7 +328,7 @@ RATIOS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=300)
 @given(RATIOS, st.integers(0, 16), st.integers(0, 31))
 @example(0.5, 8, 24)
 @example(1.0, 8, 24)
@@ -340,7 +341,7 @@ def test_frexp_multiplier_is_the_rule(ratio: float, bits: int, largest_shift: in
     assert frexp_multiplier(ratio, bits, largest_shift) == exact_multiplier(Fraction(ratio), bits, largest_shift)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=300)
 @given(RATIOS, st.integers(0, 16), st.integers(0, 31))
 def test_frexp_multiplier_error(ratio: float, bits: int, largest_shift: int) -> None:
     """|M / 2^n - ratio| <= 2^-b ratio, b = the bits asked for, or those that n <= largest_shift leaves; M is odd.
@@ -360,6 +361,8 @@ def test_frexp_multiplier_error(ratio: float, bits: int, largest_shift: int) -> 
 @example([(1.0, 1)])  # n = 30 is the end
 @example([(2.0**12, 65535), (2.0**12, 65535)])
 @example([(2.0**15, 65535)])
+@example([(2.0**16, 2**15)])  # exactly 2^31: one too many
+@example([(2.0**16, 2**15 - 1)])
 @example([(32767.49, 65535)])
 def test_largest_multipliers(terms: list[tuple[float, int]]) -> None:
     """Q-10: M = round(ratio 2^n), half to even; the bound holds in int32 for this n and for no larger one up to 30."""
