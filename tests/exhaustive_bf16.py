@@ -1,8 +1,8 @@
 """Every FP32 pattern through the BF16 encoding, against ml_dtypes: ``python -m tests.exhaustive_bf16``.
 
 All 2^32 inputs of SPEC B-1 in chunks of 2^24, with the progress on standard output. A number must have ml_dtypes'
-pattern, a NaN the canonical 0x7FC0. Takes half a minute to a few minutes on one core, and 500 MB; ends with code 1 at the
-first chunk that differs.
+pattern, a NaN the canonical 0x7FC0. Takes half a minute to a few minutes on one core, and 500 MB; ends with code 1 at
+the first chunk that differs.
 """
 
 from __future__ import annotations

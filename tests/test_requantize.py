@@ -303,7 +303,16 @@ def test_add_two_stage_on_all_code_pairs(ma: int, na: int, mo: int, no: int, bia
         (-128, -128, 2_000_001, 1, 23, -128, -128, 127),
     ],
 )
-def test_add_joint_on_all_pairs(za: int, zb: int, ma: int, mb: int, n: int, zero: int, lowest: int, highest: int) -> None:
+def test_add_joint_on_all_pairs(
+    za: int,
+    zb: int,
+    ma: int,
+    mb: int,
+    n: int,
+    zero: int,
+    lowest: int,
+    highest: int,
+) -> None:
     """E-2: one rounding of the joint sum."""
     y = np.empty(A.size, np.int8)
     elementwise.add_joint(A, B, za, zb, ma, mb, n, zero, lowest, highest, y)

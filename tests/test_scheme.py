@@ -1,4 +1,4 @@
-"""Quantizers and multipliers (SPEC Q-1, Q-2, Q-4 to Q-7, Q-10, G-1): laws of formats and kernels, rules by rationals."""
+"""Quantizers and multipliers (SPEC Q-1, Q-2, Q-4 to Q-7, Q-10, G-1): laws of formats and kernels, by rationals."""
 
 from __future__ import annotations
 
@@ -304,9 +304,9 @@ def test_ties_of_weights_go_to_even() -> None:
 
 
 def exact_multiplier(ratio: Fraction, bits: int, largest_shift: int) -> tuple[int, int]:
-    """The rule of DESIGN section 4 by rationals: the largest b <= bits whose M is odd, below 2^b, with n in reach.
+    """SPEC G-1 by rationals: the largest b <= bits whose M is odd, below 2^b, with n in reach.
 
-    ratio = mantissa * 2^exponent, 1/2 <= mantissa < 1; M = floor(mantissa 2^b + 1/2), n = b - exponent; b = 0 is the end.
+    ratio = mantissa * 2^exponent, 1/2 <= mantissa < 1; M = floor(mantissa 2^b + 1/2), n = b - exponent; b = 0 ends it.
     """
     exponent = 0
     while ratio >= Fraction(2) ** exponent:
@@ -356,13 +356,21 @@ def test_frexp_multiplier_error(ratio: float, bits: int, largest_shift: int) -> 
     assert n <= largest_shift or (m == 1 and n == -exponent)
 
 
-@LAW
-@given(st.lists(st.tuples(st.floats(2.0**-12, 2.0**12), st.integers(1, 65535)), min_size=1, max_size=3))
+FINE = st.tuples(st.floats(2.0**-12, 2.0**12), st.integers(1, 65535))
+COARSE = st.tuples(st.floats(2.0**-36, 8.0), st.integers(2**24, 2**32))  # products of wide codes leave few bits for M
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.one_of(FINE, COARSE), min_size=1, max_size=3))
 @example([(1.0, 1)])  # n = 30 is the end
 @example([(2.0**12, 65535), (2.0**12, 65535)])
 @example([(2.0**15, 65535)])
 @example([(2.0**16, 2**15)])  # exactly 2^31: one too many
 @example([(2.0**16, 2**15 - 1)])
+@example([(1.75, 9)])  # 15.75 * 2^27 fits, with half a unit it does not
+@example([(2.0**16, 2**15 - 2), (0.4, 10)])  # n = 0 and M = 0: four codes lost at full scale
+@example([(2.0**16, 2**15 - 2), (0.4, 1)])  # not half a code lost
+@example([(2.0**16, 2**15 - 2), (0.5, 1)])
 @example([(32767.49, 65535)])
 def test_largest_multipliers(terms: list[tuple[float, int]]) -> None:
     """Q-10: M = round(ratio 2^n), half to even; the bound holds in int32 for this n and for no larger one up to 30."""

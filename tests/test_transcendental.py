@@ -22,7 +22,7 @@ from refimpl.numerics.transcendental import exp64, sigmoid64, tanh64
 from refimpl.operators.elementwise import activate_f32
 
 LAW = settings(deadline=None, max_examples=200)
-EXP_ULP, SIGMOID_ULP, TANH_ULP = 1.5, 3.5, 12.0
+EXP_ULP, SIGMOID_ULP, TANH_ULP, TANH_SERIES_ULP = 1.5, 3.5, 12.0, 1.0
 PRECISION = 140
 
 
@@ -83,9 +83,54 @@ def test_sigmoid_error() -> None:
 
 
 def test_tanh_error() -> None:
-    """T-3 for |x| <= 350, one beyond 19.1."""
+    """T-3 for |x| <= 350, one beyond 19.1; below 2^-5 the series is correct but for the last rounding."""
     x = arguments(350.0, 32)
-    assert worst(TANH, mpmath.tanh, np.concatenate([x, -x])) <= TANH_ULP
+    x = np.concatenate([x, -x])
+    assert worst(TANH, mpmath.tanh, x) <= TANH_ULP
+    assert worst(TANH, mpmath.tanh, x[np.abs(x) < 2.0**-5]) <= TANH_SERIES_ULP
+
+
+def written_exp(x: float) -> float:
+    """T-1 as the SPEC writes it; Python's floats are FP64, each operation rounded once."""
+    high, low = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
+    k = math.floor(x * float.fromhex("0x1.71547652b82fep+0") + 0.5)
+    r = (x - k * high) - k * low
+    y = 1.0 / math.factorial(14)
+    for n in range(13, -1, -1):
+        y = y * r + 1.0 / math.factorial(n)
+    return math.ldexp(y, k)
+
+
+def written_sigmoid(x: float) -> float:
+    """T-2 as the SPEC writes it."""
+    e = written_exp(-min(abs(x), 700.0))
+    return 1.0 / (1.0 + e) if x >= 0 else e / (1.0 + e)
+
+
+def written_tanh(x: float) -> float:
+    """T-3 as the SPEC writes it."""
+    a = abs(x)
+    if a >= 2.0**-5:
+        e = written_exp(-2.0 * min(a, 300.0))
+        return math.copysign((1.0 - e) / (1.0 + e), x)
+    q, s = a * a, -1382 / 155925
+    for coefficient in (62 / 2835, -17 / 315, 2 / 15, -1 / 3):
+        s = s * q + coefficient
+    return math.copysign(a + a * (q * s), x)
+
+
+@pytest.mark.parametrize(
+    ("number", "written", "limit"),
+    [(-1, written_exp, 700.0), (SIGMOID, written_sigmoid, 800.0), (TANH, written_tanh, 400.0)],
+)
+def test_every_bit_is_as_written(number: int, written: Callable[[float], float], limit: float) -> None:
+    """Not only close: no operation is fused, reordered or replaced."""
+    x = -arguments(limit, 34)
+    if number != -1:
+        x = np.concatenate([x, -x, [0.0, -0.0]])
+    y = np.empty_like(x)
+    evaluate(number, x, y)
+    np.testing.assert_array_equal(y.view(np.int64), np.array([written(at) for at in x.tolist()]).view(np.int64))
 
 
 @LAW
@@ -231,7 +276,7 @@ def test_code_tables_of_extreme_output_scales(out_scale: float) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_code_table_of_a_vanishing_output_range(bits: int) -> None:
-    """[-2^-60, 2^-60] is a range (Q-1), its scale about 2^-67 or 2^-75: both ends saturate, beyond int64's reach too."""
+    """[-2^-60, 2^-60] is a range (Q-1), its scale about 2^-67 or 2^-75: both ends saturate, beyond int64 as well."""
     for out_scale in (2.0**-40, 2.0**-61, 2.0**-63, 2.0**-67, 2.0**-75):
         for function in (SIGMOID, TANH):
             assert_code_table(function, 8, 0.05, 0, bits, out_scale, 0)

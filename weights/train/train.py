@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weights.train.data import RATE, Corpus, listed_mixtures, mixture
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=800, help="mixtures of linear warm-up")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
     parser.add_argument("--clip", type=float, default=1.0, help="gradient norm")
+    parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=1000, help="mixtures between validations and checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -125,6 +126,8 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     model = TFMLPNet(compression=args.compression).to(args.device)
+    if args.init:
+        model.load_state_dict(load_file(args.init, device=args.device))
     optimizer = torch.optim.AdamW(model.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=1e-2)
     done = 0
     if (args.out / "checkpoint.pt").exists():
