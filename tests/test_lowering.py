@@ -107,9 +107,8 @@ def oracle_row(weight: list[float], bias: float, fx: Format, fy: Format, folded:
     """SPEC Q-2, Q-3, G-1, O-1: scales, codes, folded bias, multiplier, and whether all of it fits."""
     exact = [Fraction(w) for w in weight]
     largest = max(abs(w) for w in exact)
-    # SPEC Q-2: no channel's unit is so small that n passes 24, or bias or zero point 2^30.
-    zero_point = fy.zero_point + 2 ** (fy.bits - 1)
-    least = max(abs(bias) * 2.0**-30, fy.scale * max(2.0**-24, zero_point * 2.0**-30))
+    # SPEC Q-2: no channel's unit is so small that n passes 24, or the bias 2^23.
+    least = max(abs(bias) * 2.0**-23, fy.scale * 2.0**-22)
     d = max(Fraction(float(largest / 127)), Fraction(least / fx.scale))
     codes = [decided(w / d, round(w / d)) for w in exact]
     unit = Fraction(fx.scale) * d
@@ -118,7 +117,7 @@ def oracle_row(weight: list[float], bias: float, fx: Format, fy: Format, folded:
     step, half = Fraction(fy.scale), 2 ** (fy.bits - 1)
     b = decided(Fraction(bias) / unit, round(Fraction(bias) / unit))
     zero = (fy.zero_point + half) * step / unit
-    total = b - fx.zero_point * sum(codes) + decided(zero, half_up(zero))
+    total = b - fx.zero_point * sum(codes) + (decided(zero, half_up(zero)) if folded else 0)
     ends = [sorted((q * fx.lowest, q * fx.highest)) for q in codes]
     low, high = sum(e[0] for e in ends), sum(e[1] for e in ends)
     unsigned = max(sum(q for q in codes if q > 0), -sum(q for q in codes if q < 0)) * (2**fx.bits - 1)
@@ -149,6 +148,7 @@ def oracle_output(row: Row, acc: int, pre: int, fy: Format, folded: bool, relu: 
         value = math.floor(Fraction(acc * row.m + b, 2**row.n))
     else:
         value = half_up(Fraction(half_up(Fraction(acc + row.total, 2**pre)) * row.m, 2 ** (row.n - pre)))
+        value += fy.zero_point + half
     return clamp(value, fy.zero_point + half if relu else 0, 2 * half - 1) - half
 
 
@@ -308,7 +308,7 @@ def test_layers_to_bf16_equal_the_formula(x_kind: str, data: st.DataObject) -> N
     try:
         for w, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True):
             largest = max(abs(Fraction(v)) for v in w)
-            d = max(Fraction(float(largest / 127)), Fraction(abs(b) * 2.0**-30 / fx.scale)) or Fraction(1)
+            d = max(Fraction(float(largest / 127)), Fraction(abs(b) * 2.0**-23 / fx.scale)) or Fraction(1)
             codes = [decided(v / d, round(v / d)) for v in map(Fraction, w)]
             # A channel without weights takes 2^-15 of its bias for the unit, so that the bias comes out exactly.
             unit = Fraction(fx.scale) * d if any(codes) else abs(Fraction(b)) / 2**15 or Fraction(1)
@@ -477,7 +477,7 @@ def test_accumulator_overflow_is_refused() -> None:
 
 def test_sum_with_bias_overflow_is_refused() -> None:
     """The accumulator alone fits, but not with the bias that the input's zero point adds."""
-    weight, bias = np.ones((1, 250), np.float32), np.full(1, 12.0, np.float32)
+    weight, bias = np.ones((1, 258), np.float32), np.full(1, 1.0, np.float32)
     layer = Layer(weight, bias, (0.0, 1.0), (0.0, 600.0), "int16", "int16")
     refused(layer, "accumulator + bias")
 

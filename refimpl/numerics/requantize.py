@@ -15,7 +15,7 @@ from refimpl.numerics.jit import inline
 from refimpl.numerics.rounding import saturate, shift_half_up
 
 LAW_FOLDED = 0  # (acc * M + B) >> n : bias, output zero point and rounding constant all inside B
-LAW_NORM_TWICE = 1  # norm(norm(acc + bias, p) * M, n - p)
+LAW_NORM_TWICE = 1  # norm(norm(acc + bias, p) * M, n - p), the zero point added after
 LAW_BF16 = 2  # bf16(fp32(acc + bias) * scale)
 
 
@@ -26,7 +26,7 @@ class Requantizer(NamedTuple):
     pre_shift: int  # p of LAW_NORM_TWICE
     lowest: int  # saturation bounds before ``offset`` (a fused ReLU raises ``lowest`` to the zero point)
     highest: int
-    offset: int  # from the device's unsigned code to the stored signed one: -128, -32768
+    offset: int  # added last: -128 from the device's unsigned code to the stored one; the zero point where it is not folded
     bias: np.ndarray[Any, np.dtype[np.int32]]
     multiplier: np.ndarray[Any, np.dtype[np.int32]]
     addend: np.ndarray[Any, np.dtype[np.int64]]  # B of LAW_FOLDED

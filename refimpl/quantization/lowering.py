@@ -372,11 +372,10 @@ class Builder:
             raise InputError(f"{name}: {what} can reach {bound}, beyond {width} bits; calibrate again or widen the range")
 
     def _smallest_scale(self, x: Format, y: Format, bias: Array) -> Array:
-        """Per channel the weight scale below which no shift could follow, or bias or zero point would pass 2^30 (SPEC Q-2)."""
-        least = np.abs(bias.astype(np.float64)) * 2.0**-30
+        """Per channel the weight scale below which no shift could follow, or the bias would pass 2^23 (SPEC Q-2)."""
+        least = np.abs(bias.astype(np.float64)) * 2.0**-23
         if y.is_code:
-            zero_point = y.zero_point + ((1 << (y.bits - 1)) if self.profile.unsigned_codes else 0)
-            least = np.maximum(least, y.scale * max(2.0**-self.profile.largest_shift, zero_point * 2.0**-30))
+            least = np.maximum(least, y.scale * 2.0 ** -(self.profile.largest_shift - 2))
         smallest: Array = least / x.scale
         return smallest
 
@@ -415,7 +414,8 @@ class Builder:
             quantized_bias = int(np.rint(b / s))
             total[c] = quantized_bias - x.zero_point * int(sums[c])
             if law != LAW_BF16:
-                total[c] += math.floor((y.zero_point + half) * y.scale / s + 0.5)
+                if law == LAW_FOLDED:
+                    total[c] += math.floor((y.zero_point + half) * y.scale / s + 0.5)
                 used = max((products - 1).bit_length() + self.profile.multiplier_headroom, abs(quantized_bias).bit_length())
                 bounds = (int(low[c]), int(high[c]), int(total[c]))
                 multiplier[c], shift[c] = self._fit(name, c, s / y.scale, 31 - used, *bounds, law)
@@ -432,15 +432,16 @@ class Builder:
                 self._prove(name, "accumulator + bias", widest, self.profile.width)
                 bound = (widest >> pre) * int(multiplier[c]) + ((1 << int(shift[c] - pre)) >> 1)
                 self._prove(name, "product", bound, self.profile.width)
-        code_zero = y.zero_point + half if y.is_code else 0
-        lowest, highest = (y.lowest + half, y.highest + half) if y.is_code else (0, 0)
+        # Before the offset: unsigned codes where the zero point is folded, codes without their zero point where it is not.
+        origin = -half if law == LAW_FOLDED else y.zero_point
+        lowest, highest = (y.lowest - origin, y.highest - origin) if y.is_code else (0, 0)
         self._store(name, codes.size + count * (4 if law == LAW_BF16 else 4 + 1 + 1) + (4 * count if law == LAW_BF16 else 0))
         return Requantizer(
             law,
             pre,
-            max(lowest, code_zero) if relu else lowest,
+            max(lowest, y.zero_point - origin) if relu else lowest,
             highest,
-            -half if y.is_code else 0,
+            origin if y.is_code else 0,
             _freeze(total.astype(np.int32)),
             _freeze(multiplier.astype(np.int32)),
             _freeze(addend),
