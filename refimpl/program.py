@@ -179,16 +179,19 @@ class Program:
                 state[name] = np.full((count, *tensor.shape), tensor.start, DTYPES[tensor.format.kind])
         return state
 
-    def run(self, frames: Array, state: State, keep: Collection[str] = ()) -> Values:
+    def run(self, frames: Array | Mapping[str, Array], state: State, keep: Collection[str] = ()) -> Values:
         """Run all steps over ``frames`` [T, *source shape], T >= 1; ``state`` is advanced in place.
 
-        Returns the results and every tensor named in ``keep``, each [T, *shape] in its stored dtype.
+        A slice of a network may have several inputs: ``frames`` then maps their names to [T, *shape]. Returns the results and
+        every tensor named in ``keep``, each [T, *shape] in its stored dtype.
         """
-        count = len(frames)
+        given = frames if isinstance(frames, Mapping) else {self.source: frames}
+        count = len(next(iter(given.values())))
         buffers: Values = {}
-        for name in (self.source, *(n for step in self.steps for n in step.outputs if self.past.get(n))):
+        for name in (*given, *(n for step in self.steps for n in step.outputs if self.past.get(n))):
             buffers[name] = self._buffer(name, count, state)
-        buffers[self.source][self.past.get(self.source, 0) :] = frames
+        for name, values in given.items():
+            buffers[name][self.past.get(name, 0) :] = values
         wanted = {*self.results, *keep}
         index = 0
         while index < len(self.steps):

@@ -17,6 +17,8 @@ from refimpl.numerics.rounding import saturate, shift_half_up
 LAW_FOLDED = 0  # (acc * M + B) >> n : bias, output zero point and rounding constant all inside B
 LAW_NORM_TWICE = 1  # norm(norm(acc + bias, p) * M, n - p), the zero point added after
 LAW_BF16 = 2  # bf16(fp32(acc + bias) * scale)
+LAW_RAW = 3  # acc + bias, int32: what a trace or a vector shows before the law
+LAW_NAMES = ("folded", "norm_twice", "bf16", "raw")
 
 
 class Requantizer(NamedTuple):
@@ -41,6 +43,8 @@ def requantize(accumulator, channel, rq):
     if rq.law == LAW_BF16:
         total = np.float32(np.int32(acc + np.int64(rq.bias[channel])))
         return np.int64(bf16_encode(total * rq.scale[channel]))
+    if rq.law == LAW_RAW:
+        return acc + np.int64(rq.bias[channel])
     if rq.law == LAW_FOLDED:
         value = (acc * np.int64(rq.multiplier[channel]) + rq.addend[channel]) >> np.int64(rq.shift[channel])
     else:

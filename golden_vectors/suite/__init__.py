@@ -1,0 +1,16 @@
+"""The suites: which cases there are. ``committed`` is what the repository holds; ``large`` is made on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from golden_vectors.case import Case
+from golden_vectors.suite import large, network, numerics, operators
+
+SUITES = {"committed": (numerics, operators, network), "large": (large,)}
+
+
+def cases(suite: str = "committed") -> Iterator[Case]:
+    """All cases of a suite, in order; every id occurs once."""
+    for module in SUITES[suite]:
+        yield from module.cases()
