@@ -24,6 +24,7 @@ from golden_vectors.registry import parameter_names
 from golden_vectors.schema import check, schema
 from refimpl.errors import InputError
 from refimpl.numerics.requantize import LAW_NAMES, Requantizer
+from refimpl.numerics.tables import shipped
 from refimpl.program import Format, Ref, Step
 from refimpl.version import ARITHMETIC
 from refimpl.weights_io import write_whole
@@ -43,6 +44,7 @@ DTYPES: dict[str, str] = {
     "f32": "<f4",
     "f64": "<f8",
 }
+SHIPPED = ("sigmoid_bf16", "tanh_bf16", "twiddle_q30", "hann_q30")  # the vectors numerics/shipped_table hold them
 LARGEST_FILE = 64 << 20  # bytes of one tensor file; a reader refuses more before it allocates
 
 
@@ -194,9 +196,18 @@ def constant_tensors(step: Step) -> dict[str, Array]:
     for label, value in constants_of(step):
         if isinstance(value, Requantizer):
             found |= {f"{step.name}.{label}.{key}": getattr(value, key) for key in _fields(value)}
-        elif isinstance(value, np.ndarray):
+        elif isinstance(value, np.ndarray) and not shipped_name(value):
             found[f"{step.name}.{label}"] = value
     return found
+
+
+def shipped_name(values: Array) -> str:
+    """The name of the shipped table that ``values`` is, which cases cite instead of storing it again; else nothing."""
+    for name in SHIPPED:
+        table = shipped(name)
+        if table.shape == values.shape and table.dtype == values.dtype and np.array_equal(table, values):
+            return name
+    return ""
 
 
 def _fields(rq: Requantizer) -> tuple[str, ...]:
@@ -221,7 +232,8 @@ def _constant(value: Any, label: str, names: Mapping[int, str]) -> dict[str, Any
         entry |= {key: names[id(getattr(value, key))] for key in _fields(value)}
         return {"name": label, "requantizer": entry}
     if isinstance(value, np.ndarray):
-        return {"name": label, "tensor": names[id(value)]}
+        table = shipped_name(value)
+        return {"name": label, "table": table} if table else {"name": label, "tensor": names[id(value)]}
     if isinstance(value, bool | np.bool_):
         return {"name": label, "bool": bool(value)}
     if isinstance(value, str):
@@ -294,6 +306,7 @@ def _step(entry: dict[str, Any], tensors: Mapping[str, CaseTensor]) -> Step:
 def _value(entry: dict[str, Any], tensors: Mapping[str, CaseTensor]) -> Any:
     convert: dict[str, Callable[[Any], Any]] = {
         "tensor": lambda name: tensors[name].values,
+        "table": shipped,
         "int": int,
         "bool": bool,
         "text": str,
