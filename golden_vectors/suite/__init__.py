@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from golden_vectors.case import Case
-from golden_vectors.suite import large, network, numerics, operators
+from golden_vectors.suite import large, network, numerics, operators, released
 
-SUITES = {"committed": (numerics, operators, network), "large": (large,)}
+SUITES = {"committed": (numerics, operators, network), "large": (large, released)}
 
 
 def cases(suite: str = "committed") -> Iterator[Case]:
