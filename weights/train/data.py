@@ -10,12 +10,17 @@ import csv
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from refimpl.errors import InputError
+
 RATE = 16000
+COLUMNS = ("id", "source1", "start1_s", "source2", "start2_s", "snr_db")
+DRAWS = 10_000  # attempts at one training mixture: far more than any usable corpus needs
 SUFFIXES = {".opus", ".flac", ".wav", ".ogg"}
 
 
@@ -112,8 +117,10 @@ def mixture(
 
     Returns the mixture ``[length]`` and its two references ``[2, length]``, float32 in PCM / 32768 scale.
     """
+    if len(corpus.names) < 2:
+        raise InputError(f"the corpus has {len(corpus.names)} speaker; mixtures need two, as folder/speaker/utterance.flac")
     rng = np.random.default_rng([seed, k])
-    while True:
+    for _ in range(DRAWS):
         names = [corpus.names[i] for i in rng.choice(len(corpus.names), 2, replace=False)]
         names.sort(key=lambda name: -corpus.pitch[name])
         if corpus.pitch[names[0]] < contrast * corpus.pitch[names[1]]:
@@ -122,26 +129,82 @@ def mixture(
         energy = np.sqrt((pair**2).mean(1))
         if energy.min() > 1e-3:
             break
+    else:
+        raise InputError(f"the corpus gives no two audible voices whose pitches differ by a ratio of {contrast:g}")
     pair[1] *= energy[0] / energy[1] * 10 ** (-rng.uniform(-snr, snr) / 20)
     peak = 10 ** (rng.uniform(quietest, 0) / 20)
     pair *= peak / np.abs(pair.sum(0)).max()
     return pair.sum(0), pair
 
 
+@dataclass(frozen=True)
+class Listed:
+    """One row of a list of mixtures: two cuts (file, start in s) and the first's level over the second's in dB."""
+
+    id: str
+    sources: tuple[Path, Path]
+    starts: tuple[float, float]
+    snr: float
+
+    @property
+    def pair(self) -> str:
+        """The two speakers, which are the files' folders, in either order: ``103+1034``."""
+        return "+".join(sorted(source.parent.name for source in self.sources))
+
+    def mix(self, seconds: float = 5.0) -> tuple[np.ndarray, np.ndarray]:
+        """The mixture [n] and its references [2, n], float32 in PCM / 32768 scale, zero mean, the sum's peak at 0.7."""
+        count = round(seconds * RATE)
+        first, second = (self._cut(path, round(at * RATE), count) for path, at in zip(self.sources, self.starts, strict=True))
+        gain = np.sqrt((first**2).mean() / (second**2).mean()) * 10 ** (-self.snr / 20)
+        both = np.stack([first, second * gain])
+        both *= 0.7 / np.abs(both.sum(0)).max()
+        return both.sum(0).astype(np.float32), both.astype(np.float32)
+
+    def _cut(self, path: Path, start: int, count: int) -> np.ndarray:
+        if not path.is_file():
+            raise InputError(f"{path}: no such audio file, but mixture {self.id} lists it; mend the list")
+        try:
+            cut, rate = soundfile.read(path, count, start, dtype="float64", fill_value=0)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{path}: cannot read mixture {self.id} from {start / RATE:g} s on ({reason}); mend the list"
+            ) from None
+        if rate != RATE or cut.ndim != 1:
+            raise InputError(f"{path}: {rate} Hz, {cut.size // max(len(cut), 1)} channels; lists need {RATE} Hz mono audio")
+        if not np.ptp(cut) > 0:
+            raise InputError(f"{path}: mixture {self.id} takes silence from {start / RATE:g} s on; mend the list")
+        return cut - cut.mean()
+
+
+def read_list(path: Path) -> list[Listed]:
+    """The rows of a CSV list of mixtures (columns ``COLUMNS``, source paths relative to it); InputError says what is wrong."""
+    try:
+        with path.open(newline="", encoding="utf-8") as source:
+            table = csv.DictReader(source)
+            rows, header = list(table), table.fieldnames or []
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"{path}: cannot read this list of mixtures ({reason}); give a CSV file") from None
+    absent = [column for column in COLUMNS if column not in header]
+    if absent:
+        raise InputError(f"{path}: has no column {absent[0]!r}; a list of mixtures has {', '.join(COLUMNS)}")
+    if not rows:
+        raise InputError(f"{path}: lists no mixtures; give a list with rows")
+    return [_listed(path, number, row) for number, row in enumerate(rows, 2)]
+
+
+def _listed(path: Path, number: int, row: dict[str, str]) -> Listed:
+    try:
+        starts, snr = (float(row["start1_s"]), float(row["start2_s"])), float(row["snr_db"])
+        whole = all(row[column] for column in COLUMNS) and np.isfinite([*starts, snr]).all() and min(starts) >= 0
+    except (TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise InputError(f"{path}: line {number} is not a mixture (an empty field, or no number, or a start before 0); mend it")
+    return Listed(row["id"], (path.parent / row["source1"], path.parent / row["source2"]), starts, snr)
+
+
 def listed_mixtures(root: Path, table: str, seconds: float = 5.0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The fixed mixtures of a CSV list (id, source1, start1_s, source2, start2_s, snr_db), peak 0.7."""
-    out = []
-    with (root / table).open() as rows:
-        for row in csv.DictReader(rows):
-            pair = []
-            for source, start in (("source1", "start1_s"), ("source2", "start2_s")):
-                at = round(float(row[start]) * RATE)
-                count = int(seconds * RATE)
-                cut, _ = soundfile.read(root / row[source], count, at, dtype="float64", fill_value=0)
-                pair.append(cut - cut.mean())
-            first, second = pair
-            gain = np.sqrt((first**2).mean() / (second**2).mean()) * 10 ** (-float(row["snr_db"]) / 20)
-            both = np.stack([first, second * gain])
-            both *= 0.7 / np.abs(both.sum(0)).max()
-            out.append((both.sum(0).astype(np.float32), both.astype(np.float32)))
-    return out
+    """All mixtures of the list ``root / table``, see :meth:`Listed.mix`."""
+    return [listed.mix(seconds) for listed in read_list(root / table)]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +21,11 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from weights.train.data import RATE, Corpus, listed_mixtures, mixture
+from refimpl.cli import guarded
+from weights.train.data import RATE, Corpus, mixture, read_list
 from weights.train.model import TFMLPNet
+
+DIMENSIONS = {"blocks": 6, "channels": 32, "hidden": 32, "mixers": 2, "compression": 1}
 
 
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
@@ -78,15 +83,28 @@ def average_gradients(model: TFMLPNet, world: int) -> None:
         p.grad.copy_(g.view_as(p))
 
 
-def save(out: Path, model: TFMLPNet, optimizer: torch.optim.Optimizer, done: int) -> None:
+def optimizers(model: TFMLPNet, kind: str, lr: float) -> list[torch.optim.Optimizer]:
+    """``adamw`` for everything, or ``muon`` for the matrices (scaled to AdamW's step size) and AdamW for the rest."""
+    options = {"betas": (0.9, 0.98), "weight_decay": 1e-2}
+    if kind == "adamw":
+        return [torch.optim.AdamW(model.parameters(), lr, **options)]
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    rest = [p for p in model.parameters() if p.dim() != 2]
+    muon = torch.optim.Muon(matrices, lr, momentum=0.95, weight_decay=1e-2, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(rest, lr, **options)]
+
+
+def save(out: Path, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int) -> None:
     partial = out / "checkpoint.partial"
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "done": done}, partial)
+    states = [stepper.state_dict() for stepper in steppers]
+    torch.save({"model": model.state_dict(), "optimizers": states, "done": done}, partial)
     partial.rename(out / "checkpoint.pt")
     save_file({k: v.cpu() for k, v in model.state_dict().items()}, out / "weights.partial")
     (out / "weights.partial").rename(out / "weights.safetensors")
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The options of a run; their defaults are the recipe's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder laid out as speaker/utterance")
     parser.add_argument("--corpora", action="store_true", help="the folder's first level names corpora")
@@ -100,7 +118,8 @@ def main() -> None:
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
     parser.add_argument("--ordered", type=int, default=2500, help="first mixtures: unlike voices, the higher one first")
     parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
-    parser.add_argument("--lr", type=float, default=2.5e-3)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=800, help="mixtures of linear warm-up")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
     parser.add_argument("--clip", type=float, default=1.0, help="gradient norm")
@@ -108,80 +127,127 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=1000, help="mixtures between validations and checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compression", type=int, default=1)
-    args = parser.parse_args()
+    for name, default in DIMENSIONS.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="of the network (default %(default)s)")
+    return parser
 
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if args.device == "cpu":
-        torch.set_num_threads(1)
-    if world > 1:
-        dist.init_process_group("gloo")
-    args.out.mkdir(parents=True, exist_ok=True)
+
+def open_corpus(args: argparse.Namespace, rank: int, world: int) -> Corpus:
+    """The corpus, decoded by the first process alone, then opened by all."""
     if rank == 0:
         Corpus(args.corpus, args.cache, args.corpora)
     if world > 1:
         dist.barrier()
-    corpus = Corpus(args.corpus, args.cache, args.corpora)
-    pairs = listed_mixtures(args.valid.parent, args.valid.name)[:40] if args.valid else []
+    return Corpus(args.corpus, args.cache, args.corpora)
 
+
+def start(args: argparse.Namespace) -> tuple[TFMLPNet, list[torch.optim.Optimizer], int]:
+    """Network, optimizers and mixtures done: from the run's checkpoint, else from ``--init``, else from the seed."""
     torch.manual_seed(args.seed)
-    model = TFMLPNet(compression=args.compression).to(args.device)
+    model = TFMLPNet(**{name: getattr(args, name) for name in DIMENSIONS}).to(args.device)
     if args.init:
         model.load_state_dict(load_file(args.init, device=args.device))
-    optimizer = torch.optim.AdamW(model.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=1e-2)
-    done = 0
-    if (args.out / "checkpoint.pt").exists():
-        state = torch.load(args.out / "checkpoint.pt", map_location=args.device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        done = state["done"]
-    length, step = int(args.seconds * RATE), args.batch * world
-    recent: list[float] = []
-    began, first = time.time(), done
+    steppers = optimizers(model, args.optimizer, args.lr)
+    if not (args.out / "checkpoint.pt").exists():
+        return model, steppers, 0
+    state = torch.load(args.out / "checkpoint.pt", map_location=args.device, weights_only=True)
+    model.load_state_dict(state["model"])
+    for stepper, kept in zip(steppers, state["optimizers"], strict=True):
+        stepper.load_state_dict(kept)
+    return model, steppers, state["done"]
+
+
+def drawn(corpus: Corpus, args: argparse.Namespace, first: int, ordered: bool) -> tuple[Tensor, Tensor]:
+    """Mixtures ``first`` to ``first + batch - 1``: ``[N, n]`` and references ``[N, 2, n]``; of unlike voices if ``ordered``."""
+    length = int(args.seconds * RATE)
     easy = partial(mixture, corpus, args.seed, length=length, snr=5.0, quietest=-12.0, contrast=1.3)
     full = partial(mixture, corpus, args.seed, length=length, snr=args.snr, quietest=args.quietest)
+    batch = [(easy if ordered else full)(first + i) for i in range(args.batch)]
+    x, y = (torch.from_numpy(np.stack(part)).to(args.device) for part in zip(*batch, strict=True))
+    return x, y
+
+
+def losses(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """The loss, and its separation part: the mean negative SI-SDR in dB, free of order unless ``ordered``."""
+    with torch.autocast(args.device, torch.bfloat16):
+        estimate = model(x)
+    score = si_sdr(estimate, y).mean(-1) if ordered else pit_si_sdr(estimate, y)
+    # Above 30 dB nothing is to be gained; the clamp keeps easy mixtures from dominating.
+    separation = -score.clamp(max=30.0).mean()
+    return separation + args.level * level_error(estimate, y).mean(), separation
+
+
+def descend(
+    model: TFMLPNet, steppers: list[torch.optim.Optimizer], loss: Tensor, rate: float, clip: float, world: int
+) -> float:
+    """One step at learning rate ``rate``, skipped where the gradient is not finite; returns the gradient's norm."""
+    model.zero_grad()
+    loss.backward()
+    if world > 1:
+        average_gradients(model, world)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    for stepper in steppers:
+        for group in stepper.param_groups:
+            group["lr"] = rate
+        if math.isfinite(norm):
+            stepper.step()
+    return norm
+
+
+def checkpoint(
+    args: argparse.Namespace, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int, gain: float, loss: float
+) -> None:
+    """Save the run and add its line to ``log.txt``."""
+    save(args.out, model, steppers, done)
+    line = f"{done} mixtures: validation SI-SDRi {gain:.2f} dB, loss {loss:.2f}"
+    print(line, flush=True)
+    with (args.out / "log.txt").open("a") as log:
+        log.write(line + "\n")
+
+
+def train(args: argparse.Namespace, rank: int = 0, world: int = 1) -> list[float]:
+    """The run from where it stands to its end; returns this process's separation loss in dB at each step made."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    corpus = open_corpus(args, rank, world)
+    pairs = [listed.mix() for listed in read_list(args.valid)[:40]] if args.valid else []
+    model, steppers, done = start(args)
+    found: list[float] = []
+    began, first = time.time(), done
     while done < args.mixtures:
         # First voices that differ, in a fixed order: without it the permutation-invariant loss rests on a plateau for long.
         ordered = done < args.ordered
-        draw = easy if ordered else full
-        batch = [draw(done + rank * args.batch + i) for i in range(args.batch)]
-        x = torch.from_numpy(np.stack([b[0] for b in batch])).to(args.device)
-        y = torch.from_numpy(np.stack([b[1] for b in batch])).to(args.device)
-        with torch.autocast(args.device, torch.bfloat16):
-            estimate = model(x)
-        # Above 30 dB nothing is to be gained; the clamp keeps easy mixtures from dominating.
-        score = si_sdr(estimate, y).mean(-1) if ordered else pit_si_sdr(estimate, y)
-        separation = -score.clamp(max=30.0).mean()
-        loss = separation + args.level * level_error(estimate, y).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        if world > 1:
-            average_gradients(model, world)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(done, args)
-        if math.isfinite(norm.item()):
-            optimizer.step()
-        recent.append(separation.item())
-        before, done = done, done + step
+        x, y = drawn(corpus, args, done + rank * args.batch, ordered)
+        loss, separation = losses(model, x, y, ordered, args)
+        rate = learning_rate(done, args)
+        norm = descend(model, steppers, loss, rate, args.clip, world)
+        found.append(separation.item())
+        before, done = done, done + args.batch * world
         if rank == 0 and done // 100 != before // 100:
-            rate = (done - first) / (time.time() - began)
-            print(
-                f"{done}/{args.mixtures} mixtures  loss {np.mean(recent[-50:]):.2f}  norm {norm.item():.1f}  "
-                f"lr {optimizer.param_groups[0]['lr']:.2e}  {rate:.2f}/s",
-                flush=True,
-            )
+            pace, recent = (done - first) / (time.time() - began), np.mean(found[-50:])
+            where = f"{done}/{args.mixtures} mixtures"
+            print(f"{where}  loss {recent:.2f}  norm {norm:.1f}  lr {rate:.2e}  {pace:.2f}/s", flush=True)
         if done // args.every != before // args.every or done >= args.mixtures:
             gain = validate(model, pairs, rank, world, args.device) if pairs else math.nan
             if rank == 0:
-                save(args.out, model, optimizer, done)
-                line = f"{done} mixtures: validation SI-SDRi {gain:.2f} dB, loss {np.mean(recent[-250:]):.2f}"
-                print(line, flush=True)
-                with (args.out / "log.txt").open("a") as log:
-                    log.write(line + "\n")
-    if world > 1:
-        dist.destroy_process_group()
+                checkpoint(args, model, steppers, done, gain, float(np.mean(found[-250:])))
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    def body() -> int:
+        args = parser().parse_args(argv)
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if args.device == "cpu":
+            torch.set_num_threads(1)
+        if world > 1:
+            dist.init_process_group("gloo")
+        train(args, rank, world)
+        if world > 1:
+            dist.destroy_process_group()
+        return 0
+
+    return guarded(body)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

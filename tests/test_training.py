@@ -1,0 +1,249 @@
+"""The training recipe on a tiny corpus of synthetic voices: mixtures, reproducibility, and the way to a container that runs.
+
+What needs PyTorch is left out where it is not installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from refimpl import convert, quantize
+from refimpl.audio import read_pcm
+from refimpl.errors import InputError
+from refimpl.networks.tf_mlpnet import Config, parameters
+from refimpl.presets import NAMES
+from refimpl.session import load
+from refimpl.weights_io import load_container
+from tests.test_evaluate import PITCHES, voice, write_voices
+from weights.train.data import Corpus, mixture
+
+RATE = 16000
+SIZES = {"blocks": 1, "channels": 8, "hidden": 8, "mixers": 1}
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four speakers of two utterances of 3 s."""
+    return write_voices(tmp_path_factory.mktemp("voices") / "speech", 2, 3.0)
+
+
+@pytest.fixture(scope="session")
+def corpus(voices: Path) -> Corpus:
+    return Corpus(voices, voices.parent / "cache")
+
+
+# Mixtures
+
+
+def test_corpus_hears_the_pitch(corpus: Corpus) -> None:
+    assert corpus.names == sorted(PITCHES)
+    for name, pitch in PITCHES.items():
+        assert corpus.pitch[name] == pytest.approx(pitch, rel=0.12)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**31), k=st.integers(0, 10**6), others=st.lists(st.integers(0, 10**6), max_size=3))
+def test_mixture_depends_on_seed_and_number_alone(corpus: Corpus, seed: int, k: int, others: list[int]) -> None:
+    """Whatever was drawn before; another number or seed gives another mixture."""
+    first, references = mixture(corpus, seed, k, 4000)
+    for other in others:
+        assert other == k or not np.array_equal(mixture(corpus, seed, other, 4000)[0], first)
+    again, same = mixture(corpus, seed, k, 4000)
+    np.testing.assert_array_equal(again, first)
+    np.testing.assert_array_equal(same, references)
+    assert not np.array_equal(mixture(corpus, seed, k + 1, 4000)[0], first)
+    assert not np.array_equal(mixture(corpus, seed + 1, k, 4000)[0], first)
+
+
+@settings(max_examples=50)
+@given(
+    seed=st.integers(0, 2**31),
+    snr=st.floats(0, 20),
+    quietest=st.floats(-60, -1),
+    contrast=st.sampled_from([1.0, 1.3, 2.0]),
+    length=st.integers(2000, 60000),
+)
+def test_mixture_keeps_its_ranges(corpus: Corpus, seed: int, snr: float, quietest: float, contrast: float, length: int) -> None:
+    """SNR within ``snr``, peak within ``quietest`` and full scale, the mixture is the sum; also where utterances are short."""
+    x, pair = mixture(corpus, seed, 0, length, snr, quietest, contrast)
+    assert x.shape == (length,) and pair.shape == (2, length) and x.dtype == pair.dtype == np.float32
+    np.testing.assert_array_equal(x, pair.sum(0))
+    energies = (pair.astype(np.float64) ** 2).sum(1)
+    assert abs(10 * np.log10(energies[0] / energies[1])) <= snr + 1e-3
+    assert quietest - 1e-3 <= 20 * np.log10(np.abs(x).max()) <= 1e-3
+
+
+def test_ranges_are_filled(corpus: Corpus) -> None:
+    """Level and ratio are spread over their ranges, not kept to a part of them."""
+    drawn = [mixture(corpus, 0, k, 8000, 10.0, -35.0) for k in range(200)]
+    peaks = 20 * np.log10([np.abs(x).max() for x, _ in drawn])
+    ratios = [10 * np.log10((y[0] ** 2).sum() / (y[1] ** 2).sum()) for _, y in drawn]
+    assert np.histogram(peaks, 5, (-35, 0))[0].min() >= 20
+    assert np.histogram(ratios, 5, (-10, 10))[0].min() >= 20
+
+
+def test_first_reference_is_the_higher_voice(corpus: Corpus) -> None:
+    """Of voices an octave apart, which no speed perturbation brings together."""
+
+    def pitch(x: np.ndarray) -> float:
+        lags = np.fft.irfft(np.abs(np.fft.rfft(x, 2 * len(x))) ** 2)[RATE // 400 : RATE // 60]
+        return float(RATE / (RATE // 400 + lags.argmax()))
+
+    pairs = [mixture(corpus, 0, k, 16000, contrast=2.0)[1] for k in range(60)]
+    assert np.mean([pitch(first) > pitch(second) for first, second in pairs]) > 0.9
+
+
+def test_corpora_without_a_pair(tmp_path: Path) -> None:
+    """Refused with the reason instead of being searched for ever."""
+    (tmp_path / "one" / "anna").mkdir(parents=True)
+    soundfile.write(tmp_path / "one" / "anna" / "0.wav", voice(200, 1.0, 0), RATE)
+    with pytest.raises(InputError, match="1 speaker"):
+        mixture(Corpus(tmp_path / "one", tmp_path / "cache"), 0, 0, 8000)
+
+
+def test_voices_too_alike(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weights.train.data.DRAWS", 50)
+    with pytest.raises(InputError, match="ratio of 10"):
+        mixture(corpus, 0, 0, 8000, contrast=10.0)
+
+
+# Training
+
+
+@pytest.fixture
+def training() -> Any:
+    pytest.importorskip("torch")
+    from weights.train import train
+
+    return train
+
+
+def arguments(train: Any, voices: Path, out: Path, **options: object) -> Any:
+    """The command line of a small run, as ``train`` takes it."""
+    given_options = {
+        **SIZES,
+        "corpus": voices,
+        "cache": voices.parent / "cache",
+        "out": out,
+        "mixtures": 100,
+        "batch": 2,
+        "seconds": 0.5,
+        "ordered": 40,
+        "warmup": 8,
+        "every": 20,
+        "device": "cpu",
+        **options,
+    }
+    argv = [text for name, value in given_options.items() for text in (f"--{name}", str(value))]
+    return train.parser().parse_args(argv)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_same_seed_same_losses(training: Any, voices: Path, tmp_path: Path, optimizer: str) -> None:
+    runs = [
+        training.train(arguments(training, voices, tmp_path / str(n), optimizer=optimizer, seed=seed))
+        for n, seed in enumerate((1, 1, 2))
+    ]
+    assert len(runs[0]) == 50 and np.isfinite(runs[0]).all()
+    assert runs[0] == runs[1] and runs[0] != runs[2]
+    weights = [(tmp_path / str(n) / "weights.safetensors").read_bytes() for n in range(3)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_resumed_run_is_the_uninterrupted_one(
+    training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off behind a checkpoint and between two, it goes on with the same losses to the same weights."""
+    whole = training.train(arguments(training, voices, tmp_path / "whole"))
+    args, descend = arguments(training, voices, tmp_path / "cut"), training.descend
+    steps = 0
+
+    def stops(*inputs: Any) -> float:
+        nonlocal steps
+        steps += 1
+        if steps in (11, 26):  # mixtures 21 and 22 (behind the checkpoint of 20); then five steps behind that of 40
+            raise KeyboardInterrupt
+        return float(descend(*inputs))
+
+    monkeypatch.setattr(training, "descend", stops)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            training.train(args)
+    rest = training.train(args)
+    assert rest == whole[20:]
+    cut, uncut = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
+    assert all(np.array_equal(cut[name], uncut[name]) for name in uncut)
+    assert training.train(args) == []
+
+
+def test_learning_rate(training: Any, voices: Path, tmp_path: Path) -> None:
+    """Up over the warm-up, level, then straight down to zero over the last share."""
+    args = arguments(training, voices, tmp_path, mixtures=1000, warmup=100, decay=0.4, lr=1e-3)
+    found = [training.learning_rate(done, args) for done in (0, 49, 99, 100, 600, 800, 1000)]
+    assert found == pytest.approx([1e-5, 5e-4, 1e-3, 1e-3, 1e-3, 5e-4, 0.0])
+
+
+def test_default_is_the_paper_s_network(training: Any, voices: Path, tmp_path: Path) -> None:
+    args = training.parser().parse_args(["--corpus", str(voices), "--out", str(tmp_path)])
+    model, _, done = training.start(args)
+    assert done == 0
+    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == parameters(Config())
+
+
+def test_bad_input_is_one_line(training: Any, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--corpus", str(voices), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--valid", "no.csv"]
+    assert training.main(argv) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: no.csv: cannot read this list of mixtures (No such file or directory); give a CSV file\n"
+    )
+
+
+def test_recipe_end_to_end(training: Any, voices: Path, tmp_path: Path) -> None:
+    """Train, convert, calibrate, run: the loss falls, every preset loads to the same bits, fp32 is the trained network."""
+    import torch
+
+    from weights.train import mixtures
+    from weights.train.model import TFMLPNet
+
+    losses = training.train(
+        arguments(training, voices, tmp_path / "run", mixtures=240, ordered=240, seconds=1, lr=5e-3, every=120)
+    )
+    assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 1.0
+    state, floating, done = (
+        tmp_path / "run" / "weights.safetensors",
+        tmp_path / "float.safetensors",
+        tmp_path / "all.safetensors",
+    )
+    assert convert.main([str(state), "-o", str(floating)]) == 0
+    make = ["--corpus", str(voices), "--cache", str(voices.parent / "cache"), "--out", str(tmp_path / "mixed")]
+    make_mixtures(mixtures, [*make, "--count", "3", "--seconds", "1"])
+    assert quantize.main([str(floating), "--calibrate", str(tmp_path / "mixed"), "-o", str(done)]) == 0
+    assert load_container(done).config == Config(**SIZES)  # type: ignore[arg-type]
+    pcm = read_pcm(tmp_path / "mixed" / "mixture000.wav")
+    for preset in NAMES:
+        first, second = (load(done, preset).separate(pcm) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        assert first.shape == (2, len(pcm)) and first.any(1).all()
+    network = TFMLPNet(**SIZES).eval()
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(state).items()})
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(pcm / np.float32(32768))[None])[0].numpy()
+    mine = load(done, "fp32").trace(pcm, ["overlap_add"])["overlap_add"]
+    mine = mine.transpose(1, 0, 2).reshape(2, -1)[:, : len(pcm)]
+    assert np.sqrt(((mine - theirs) ** 2).sum() / (theirs**2).sum()) < 1e-4
+
+
+def make_mixtures(mixtures: Any, argv: list[str]) -> None:
+    """The command line of ``weights.train.mixtures``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["mixtures", *argv])
+        mixtures.main()
