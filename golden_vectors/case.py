@@ -10,24 +10,25 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from golden_vectors.folders import whole_folder
 from golden_vectors.registry import parameter_names
-from golden_vectors.schema import check, schema
+from golden_vectors.schema import check, schema, shown
+from golden_vectors.structure import check_structure
 from refimpl.errors import InputError
 from refimpl.numerics.requantize import LAW_NAMES, Requantizer
 from refimpl.numerics.tables import shipped
 from refimpl.program import Format, Ref, Step
 from refimpl.version import ARITHMETIC
-from refimpl.weights_io import write_whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SCHEMA = 1
@@ -44,8 +45,14 @@ DTYPES: dict[str, str] = {
     "f32": "<f4",
     "f64": "<f8",
 }
+FIELDS: dict[str, tuple[str, ...]] = {  # the arrays of a requantizer that its law reads; the others are not stored
+    "folded": ("bias", "multiplier", "addend", "shift"),
+    "norm_twice": ("bias", "multiplier", "shift"),
+    "bf16": ("bias", "scale"),
+    "raw": ("bias",),
+}
 SHIPPED = ("sigmoid_bf16", "tanh_bf16", "twiddle_q30", "hann_q30")  # the vectors numerics/shipped_table hold them
-LARGEST_FILE = 64 << 20  # bytes of one tensor file; a reader refuses more before it allocates
+LARGEST_FILE = 64 << 20  # bytes of one file; a writer refuses more, and a reader does before it allocates
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,9 @@ def encode(case: Case) -> dict[str, bytes]:
     }
     check(document, schema(), case.id)
     files["case.json"] = readable(document)
+    widest = max(files, key=lambda name: len(files[name]))
+    if len(files[widest]) > LARGEST_FILE:
+        raise ValueError(f"{case.id}: {widest} has {len(files[widest])} bytes, a case file at most {LARGEST_FILE}")
     return files
 
 
@@ -211,13 +221,7 @@ def shipped_name(values: Array) -> str:
 
 
 def _fields(rq: Requantizer) -> tuple[str, ...]:
-    """The arrays that a law reads; the others are not stored."""
-    return {
-        "folded": ("bias", "multiplier", "addend", "shift"),
-        "norm_twice": ("bias", "multiplier", "shift"),
-        "bf16": ("bias", "scale"),
-        "raw": ("bias",),
-    }[LAW_NAMES[rq.law]]
+    return FIELDS[LAW_NAMES[rq.law]]
 
 
 def _constant_names(case: Case) -> dict[int, str]:
@@ -248,50 +252,72 @@ def _constant(value: Any, label: str, names: Mapping[int, str]) -> dict[str, Any
 # -- from bytes -------------------------------------------------------------------------------------------------------
 
 
-def read_case(folder: Path) -> Case:
-    """Read one case folder; :class:`InputError` names the file that is missing, extra, damaged or does not fit."""
+def read_document(folder: Path) -> dict[str, Any]:
+    """The checked document of a case folder, without its tensors; :class:`InputError` with the remedy."""
     path = folder / "case.json"
     document = read_json(path, "regenerate the suite, or fetch it again")
-    if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
-        raise InputError(f"{path}: schema version {document['schema']!r}, this reader knows {SCHEMA}; use the matching release")
+    check_version(path, document)
     try:
         check(document, schema(), "case")
     except InputError as error:
         raise InputError(f"{path}: {error}; regenerate the suite") from None
-    if document["arithmetic"] != ARITHMETIC:
-        raise InputError(f"{path}: arithmetic version {document['arithmetic']}, this is {ARITHMETIC}; regenerate the suite")
     if document["level"] != document["id"].split("/")[0]:
         raise InputError(f"{path}: level {document['level']!r} is not that of id {document['id']!r}; regenerate the suite")
-    tensors = {}
     for name, entry in document["tensors"].items():
         if entry["file"] != f"{name}.npy":
             raise InputError(f"{path}: tensor {name!r} is in {entry['file']!r}, not {name}.npy; regenerate the suite")
-        values = read_tensor(folder / entry["file"], entry["format"], tuple(entry["shape"]))
-        scale = None if "scale" not in entry else float.fromhex(entry["scale"])
-        tensors[name] = CaseTensor(entry["role"], entry["format"], values, scale, entry.get("zero_point"))
-    network, files = None, {}
-    if document["network"] is not None:
-        n = document["network"]
-        chunks = None if n["chunks"] is None else tuple(n["chunks"])
-        crc = {name: tuple(values) for name, values in n["crc32"].items()}
-        network = Network(n["container"], n["sha256"], n["config"], chunks, crc)
-        if n["container"] != "released":
-            files[n["container"]] = _read_bytes(folder / n["container"])
-    known = {"case.json", *files, *(f"{name}.npy" for name in tensors)}
+    checked: dict[str, Any] = document
+    return checked
+
+
+def check_version(path: Path, document: Any) -> None:
+    """Refuse a case or a manifest of another schema or of another arithmetic, before anything else is said about it."""
+    if not isinstance(document, dict):
+        return  # the schema says so better
+    version, arithmetic = document.get("schema", SCHEMA), document.get("arithmetic", ARITHMETIC)
+    if version != SCHEMA:
+        raise InputError(f"{path}: schema version {shown(version)}, this reader knows {SCHEMA}; use the matching release")
+    if arithmetic != ARITHMETIC:
+        raise InputError(f"{path}: arithmetic version {shown(arithmetic)}, this is {ARITHMETIC}; regenerate the suite")
+
+
+def read_case(folder: Path) -> Case:
+    """Read one case folder; :class:`InputError` names the file that is missing, extra, damaged or does not fit."""
+    document = read_document(folder)
+    entries = document["tensors"].items()
+    values = {name: read_tensor(folder / entry["file"], entry["format"], tuple(entry["shape"])) for name, entry in entries}
+    network = document["network"]
+    held = network is not None and network["container"] != "released"
+    files = {network["container"]: _read_bytes(folder / network["container"])} if held else {}
+    known = {"case.json", *files, *(f"{name}.npy" for name in values)}
     extra = sorted(p.name for p in folder.iterdir() if p.name not in known)
     if extra:
         raise InputError(f"{folder / extra[0]}: does not belong to case {document['id']}; remove it")
     try:
-        steps = tuple(_step(entry, tensors) for entry in document["steps"])
-    except KeyError as error:
-        raise InputError(f"{path}: no constant tensor named {error}; regenerate the suite") from None
-    keys = ("id", "comment", "profile", "preset", "seed")
+        case = _case(document, values, files)
+        check_structure(case)
+    except InputError as error:
+        raise InputError(f"{folder / 'case.json'}: {error}; regenerate the suite") from None
+    return case
+
+
+def _case(document: dict[str, Any], values: Mapping[str, Array], files: dict[str, bytes]) -> Case:
+    tensors = {}
+    for name, entry in document["tensors"].items():
+        scale = None if "scale" not in entry else _number(entry["scale"], 64)
+        tensors[name] = CaseTensor(entry["role"], entry["format"], values[name], scale, entry.get("zero_point"))
+    network = None
+    if document["network"] is not None:
+        n = document["network"]
+        chunks = None if n["chunks"] is None else tuple(n["chunks"])
+        crc = {name: tuple(frames) for name, frames in n["crc32"].items()}
+        network = Network(n["container"], n["sha256"], n["config"], chunks, crc)
     return Case(
-        **{key: document[key] for key in keys},
+        **{key: document[key] for key in ("id", "comment", "profile", "preset", "seed")},
         rules=tuple(document["rules"]),
         flags=tuple(document["flags"]),
         tensors=tensors,
-        steps=steps,
+        steps=tuple(_step(entry, tensors) for entry in document["steps"]),
         network=network,
         files=files,
     )
@@ -305,23 +331,46 @@ def _step(entry: dict[str, Any], tensors: Mapping[str, CaseTensor]) -> Step:
 
 def _value(entry: dict[str, Any], tensors: Mapping[str, CaseTensor]) -> Any:
     convert: dict[str, Callable[[Any], Any]] = {
-        "tensor": lambda name: tensors[name].values,
+        "tensor": lambda name: _array(name, tensors),
         "table": shipped,
         "int": int,
         "bool": bool,
         "text": str,
-        "f32": lambda text: np.float32(float.fromhex(text)),
-        "f64": float.fromhex,
+        "f32": lambda text: np.float32(_number(text, 32)),
+        "f64": lambda text: _number(text, 64),
         "requantizer": lambda fields: _requantizer(fields, tensors),
     }
-    for kind, make in convert.items():
-        if kind in entry:
-            return make(entry[kind])
-    raise InputError(f"constant {entry['name']!r} has no value; regenerate the suite")
+    kinds = [kind for kind in convert if kind in entry]
+    if len(kinds) != 1:
+        raise InputError(f"constant {entry['name']!r} has {len(kinds)} values")
+    return convert[kinds[0]](entry[kinds[0]])
+
+
+def _number(text: str, bits: int) -> float:
+    """The value of a hexadecimal float, which must be a number of that many bits."""
+    try:
+        value = float.fromhex(text)
+    except (ValueError, OverflowError):
+        value = math.nan
+    limit = float(np.finfo(np.float32).max)
+    if not math.isfinite(value) or (bits == 32 and (abs(value) > limit or float(np.float32(value)) != value)):
+        raise InputError(f"{shown(text)} is no FP{bits} number in hexadecimal")
+    return value
+
+
+def _array(name: str, tensors: Mapping[str, CaseTensor]) -> Array:
+    if name not in tensors or tensors[name].role != "constant":
+        raise InputError(f"no constant tensor named {name!r}")
+    return tensors[name].values
 
 
 def _requantizer(fields: dict[str, Any], tensors: Mapping[str, CaseTensor]) -> Requantizer:
-    arrays = {key: tensors[name].values for key, name in fields.items() if isinstance(name, str) and key != "law"}
+    wanted = {"law", "pre_shift", "lowest", "highest", "offset", *FIELDS[fields["law"]]}
+    if set(fields) != wanted:
+        raise InputError(f"a requantizer of law {fields['law']} has the fields {', '.join(sorted(wanted))}")
+    arrays = {key: _array(name, tensors) for key, name in fields.items() if isinstance(name, str) and key != "law"}
+    if len({array.shape for array in arrays.values()}) != 1:
+        raise InputError("the arrays of a requantizer differ in length")
     return requantizer(**(fields | arrays))
 
 
@@ -336,37 +385,51 @@ def requantizer(
 
 def read_tensor(path: Path, form: str, shape: tuple[int, ...]) -> Array:
     """The array of a ``.npy`` file, C-contiguous; :class:`InputError` where dtype or shape differ from the case's."""
-    data = _read_bytes(path)
+    found, fortran, dtype, body = parse_npy(path, _read_bytes(path))
+    if dtype != np.dtype(DTYPES[form]) or found != shape:
+        raise InputError(f"{path}: holds {dtype} {list(found)}, the case says {form} {list(shape)}; fetch it again")
+    if fortran:
+        raise InputError(f"{path}: is in Fortran order, a case is in C order; fetch it again")
+    if len(body) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+        raise InputError(f"{path}: {len(body)} bytes of data do not make {form} {list(shape)}; fetch it again")
+    return np.frombuffer(body, dtype).reshape(shape)
+
+
+def parse_npy(path: Path, data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], bytes]:
+    """Shape, whether Fortran order, dtype and the bytes behind the header of a ``.npy`` file (version 1.0).
+
+    Nothing is allocated by what the header says; a pickled array is an object dtype that no caller accepts.
+    """
     try:
         source = io.BytesIO(data)
         if np.lib.format.read_magic(source) != (1, 0):
             raise ValueError("not version 1.0")
-        found, fortran, dtype = np.lib.format.read_array_header_1_0(source)
-        body = data[source.tell() :]
-    except ValueError as error:
-        raise InputError(f"{path}: not a whole .npy file ({' '.join(str(error).split())}); fetch it again") from None
-    if dtype != np.dtype(DTYPES[form]) or found != shape:
-        raise InputError(f"{path}: holds {dtype} {list(found)}, the case says {form} {list(shape)}; fetch it again")
-    if fortran or len(body) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
-        raise InputError(f"{path}: {len(body)} bytes of data do not make {form} {list(shape)}; fetch it again")
-    return np.frombuffer(body, dtype).reshape(shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers of Python 2: one line is all that an error may take
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(source)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not a whole .npy file ({reason}); write or fetch it again") from None
+    return shape, fortran, dtype, data[source.tell() :]
 
 
 def _read_bytes(path: Path) -> bytes:
     if not path.is_file() or path.is_symlink():
         raise InputError(f"{path}: no such file; fetch the suite again")
     if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{path}: {path.stat().st_size} bytes, more than any tensor of a case; fetch it again")
+        raise InputError(f"{path}: {path.stat().st_size} bytes, more than any file of a case; fetch it again")
     return path.read_bytes()
 
 
 def read_json(path: Path, remedy: str) -> Any:
     """The document of a JSON file; :class:`InputError` with the remedy."""
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         raise InputError(f"{path}: no such file; {remedy}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_read_bytes(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not JSON ({' '.join(str(error).split())}); {remedy}") from None
 
 
@@ -374,61 +437,83 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def case_folder(root: Path, case_id: str) -> Path:
-    """Where a case lives below ``root``; refuses an id that would lead outside of it."""
-    parts = PurePosixPath(case_id).parts
-    if not parts or parts[0] not in LEVELS or any(part in ("..", ".") or part.startswith("/") for part in parts):
-        raise InputError(f"case id {case_id!r} is not a path below a level; use the ids of python -m golden_vectors list")
+    """Where a case, or a file of one, lives below ``root``; refuses a path that would lead outside of it."""
+    parts = case_id.split("/")
+    if (
+        parts[0] not in LEVELS
+        or len(parts) < 2
+        or not all(re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", part) for part in parts)
+    ):
+        raise InputError(f"{shown(case_id)} is not the path of a case; use the ids of python -m golden_vectors list")
     return root.joinpath(*parts)
 
 
-def manifest_of(files: Mapping[str, bytes]) -> bytes:
+def manifest_of(digests: Mapping[str, str]) -> bytes:
     """The manifest: SHA-256 of every file of a suite by its path, sorted."""
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    document = {"schema": SCHEMA, "arithmetic": ARITHMETIC, "files": digests}
+    document = {"schema": SCHEMA, "arithmetic": ARITHMETIC, "files": dict(sorted(digests.items()))}
     return (json.dumps(document, indent=0) + "\n").encode()
 
 
-def write_suite(root: Path, cases: Iterator[Case]) -> int:
-    """Write a whole suite to ``root`` or nothing: a new folder takes the place of the old one; returns the number of cases.
+def write_suite(root: Path, cases: Iterable[Case]) -> tuple[int, int]:
+    """Write a whole suite to ``root`` or nothing; returns the numbers of cases and of bytes.
 
-    :class:`InputError` where ``root`` exists and is no suite (nothing else is ever removed).
+    The new folder takes the place of an old suite when it is complete. :class:`InputError` where ``root`` exists and is no
+    suite, or a suite with files that its manifest does not name: nothing else is ever removed.
     """
-    if root.exists() and not (root / MANIFEST).is_file() and any(root.iterdir()):
-        raise InputError(f"{root}: exists and is no suite of golden vectors; name a new folder")
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=root.parent))
-    except OSError as error:
-        raise InputError(f"{root}: cannot write here ({error.strerror}); name another folder") from None
-    count, files = 0, {}
-    try:
+    count, size, digests = 0, 0, {}
+    with whole_folder(root, _check_replaceable) as partial:
         for case in cases:
             folder = case_folder(partial, case.id)
             folder.mkdir(parents=True)
             for name, data in encode(case).items():
                 (folder / name).write_bytes(data)
-                files[f"{case.id}/{name}"] = data
+                digests[f"{case.id}/{name}"] = hashlib.sha256(data).hexdigest()
+                size += len(data)
             count += 1
-        write_whole(partial / MANIFEST, manifest_of(files))
-        partial.chmod(0o755)
-        if root.exists():
-            shutil.rmtree(root)
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return count
+        (partial / MANIFEST).write_bytes(manifest_of(digests))
+    return count, size
+
+
+def _check_replaceable(root: Path) -> None:
+    """Refuse to replace anything but a suite, of whatever version, that holds nothing else."""
+    refusal = f"{root}: exists and is no suite of golden vectors; name a new folder"
+    try:
+        document = read_json(root / MANIFEST, "")
+    except InputError:
+        raise InputError(refusal) from None
+    if not (
+        isinstance(document, dict) and isinstance(document.get("files"), dict) and {"schema", "arithmetic"} <= set(document)
+    ):
+        raise InputError(refusal)
+    extra = sorted(files_below(root) - set(document["files"]))
+    if extra:
+        raise InputError(f"{root / extra[0]}: is not in the manifest and would be lost; move it, or name a new folder")
+
+
+def files_below(root: Path) -> set[str]:
+    """Every file and link below a suite's folder by its path from there, but the manifest."""
+    found = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_symlink() or not p.is_dir()}
+    return found - {MANIFEST}
 
 
 def read_manifest(root: Path) -> dict[str, str]:
-    """Digest by path of a suite's files."""
+    """Digest by path of a suite's files; :class:`InputError` where a path leads out of the suite."""
     path = root / MANIFEST
     document = read_json(path, "name a folder made by python -m golden_vectors generate")
+    check_version(path, document)
     try:
         check(document, schema("manifest"), "manifest")
+        for name in document["files"]:
+            case_folder(root, name)
     except InputError as error:
         raise InputError(f"{path}: {error}; fetch the suite again") from None
     files: dict[str, str] = document["files"]
     return files
+
+
+def case_ids(files: Iterable[str]) -> list[str]:
+    """The ids of the cases among a manifest's paths, sorted."""
+    return sorted(name.removesuffix("/case.json") for name in files if name.endswith("/case.json"))
 
 
 def check_files(root: Path) -> list[str]:
@@ -436,10 +521,7 @@ def check_files(root: Path) -> list[str]:
 
     :class:`InputError` names the first file that is missing, extra or changed.
     """
-    expected = read_manifest(root)
-    for name in expected:
-        case_folder(root, name)
-    present = {str(p.relative_to(root).as_posix()) for p in root.rglob("*") if p.is_file() or p.is_symlink()} - {MANIFEST}
+    expected, present = read_manifest(root), files_below(root)
     for name in sorted(set(expected) - present):
         raise InputError(f"{root / name}: is missing; fetch or generate the suite again")
     for name in sorted(present - set(expected)):
@@ -447,4 +529,12 @@ def check_files(root: Path) -> list[str]:
     for name, digest in expected.items():
         if hashlib.sha256(_read_bytes(root / name)).hexdigest() != digest:
             raise InputError(f"{root / name}: its SHA-256 is not the manifest's; fetch or generate the suite again")
-    return sorted(name.removesuffix("/case.json") for name in expected if name.endswith("/case.json"))
+    return case_ids(expected)
+
+
+def suite_case(root: Path, case_id: str) -> Case:
+    """The case of that id; :class:`InputError` where its folder holds another one."""
+    case = read_case(case_folder(root, case_id))
+    if case.id != case_id:
+        raise InputError(f"{case_folder(root, case_id)}: holds case {case.id}; fetch or generate the suite again")
+    return case

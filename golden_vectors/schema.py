@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ KNOWN = {
 }  # fmt: skip
 
 
+def shown(value: Any) -> str:
+    """``repr(value)`` for an error's text: one line of bounded length, however large or deep the value is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
+
+
 @cache
 def schema(name: str = "case") -> dict[str, Any]:
     """The schema ``NAME.schema.json`` of this folder."""
@@ -38,21 +46,21 @@ def check(value: Any, rules: dict[str, Any], where: str) -> None:
     if unknown:
         raise ValueError(f"the schema uses {sorted(unknown)}, which this checker does not know")
     if "const" in rules and (value != rules["const"] or isinstance(value, bool) != isinstance(rules["const"], bool)):
-        raise InputError(f"{where} is {value!r}, not {rules['const']!r}")
+        raise InputError(f"{where} is {shown(value)}, not {rules['const']!r}")
     if "enum" in rules and value not in rules["enum"]:
-        raise InputError(f"{where} is {value!r}, not one of {', '.join(map(str, rules['enum']))}")
+        raise InputError(f"{where} is {shown(value)}, not one of {', '.join(map(str, rules['enum']))}")
     if "type" in rules:
         names = rules["type"] if isinstance(rules["type"], list) else [rules["type"]]
         if not any(_is(value, name) for name in names):
             raise InputError(f"{where} is {type(value).__name__}, not {' or '.join(names)}")
     if isinstance(value, str):
         if "pattern" in rules and not re.search(rules["pattern"].removesuffix("$") + r"\Z", value):
-            raise InputError(f"{where} is {value!r}, which does not match {rules['pattern']}")
+            raise InputError(f"{where} is {shown(value)}, which does not match {rules['pattern']}")
         if len(value) < rules.get("minLength", 0):
             raise InputError(f"{where} is empty")
     elif isinstance(value, int) and not isinstance(value, bool):
         if value < rules.get("minimum", value) or value > rules.get("maximum", value):
-            raise InputError(f"{where} is {value}, out of range")
+            raise InputError(f"{where} is {shown(value)}, out of range")
     elif isinstance(value, list):
         if len(value) < rules.get("minItems", 0):
             raise InputError(f"{where} is empty")
@@ -75,6 +83,6 @@ def _check_object(value: dict[str, Any], rules: dict[str, Any], where: str) -> N
         if name in properties:
             check(item, properties[name], f"{where}.{name}")
         elif more is False:
-            raise InputError(f"{where} has an unknown field {name!r}")
+            raise InputError(f"{where} has an unknown field {shown(name)}")
         elif isinstance(more, dict):
             check(item, more, f"{where}.{name}")

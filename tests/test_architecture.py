@@ -54,6 +54,22 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not later, f"{layer(path)} imports {sorted(later)}, which stand after it"
 
 
+TREES = ("refimpl", "golden_vectors", "conformance")
+
+
+def test_trees_point_one_way() -> None:
+    """The model knows nothing of its vectors, the vectors nothing of the kit that runs them, and none of training."""
+    for rank, tree in enumerate(TREES):
+        for path in (PACKAGE.parent / tree).rglob("*.py"):
+            found = set()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    found.add(node.module.split(".")[0])
+                elif isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+            assert not found & {*TREES[rank + 1 :], "weights", "tests"}, path
+
+
 def test_every_layer_is_real() -> None:
     present = {layer(path) for path in modules()}
     # sqnr, bench, cli may come and go; the spine may not.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from golden_vectors.case import Case
-from golden_vectors.suite import large, network, numerics, operators, released
+from golden_vectors.suite import constants, elementwise, large, network, numerics, operators, released, transforms
 
-SUITES = {"committed": (numerics, operators, network), "large": (large, released)}
+SUITES = {"committed": (numerics, constants, operators, elementwise, transforms, network), "large": (large, released)}
 
 
 def cases(suite: str = "committed") -> Iterator[Case]:

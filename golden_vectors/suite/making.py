@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from golden_vectors.case import DTYPES, Case, CaseTensor, constant_tensors, constants_of
+from golden_vectors.case import DTYPES, Case, CaseTensor, constant_tensors, constants_of, requantizer
 from golden_vectors.execute import execute
+from golden_vectors.registry import is_function
 from refimpl.numerics.requantize import Requantizer
 from refimpl.program import Format, Program, Ref, State, Step
 
@@ -73,8 +74,124 @@ def _contiguous(constant: Any) -> Any:
 
 
 def finish(case: Case) -> Case:
-    """The case with its expected tensors computed."""
-    return case.with_values(execute(case))
+    """The case with its expected tensors computed.
+
+    Sign and payload of a NaN are outside the guarantee and differ between processors: the files hold one canonical NaN.
+    """
+    values = execute(case)
+    for name, array in values.items():
+        if array.dtype.kind == "f":
+            array = array.copy()
+            array[np.isnan(array)] = np.nan
+            values[name] = array
+    return case.with_values(values)
+
+
+def directed(
+    operator: str,
+    what: str,
+    comment: str,
+    rules: str,
+    flags: str,
+    inputs: Mapping[str, tuple[Any, Any]],
+    constants: Sequence[Any],
+    outputs: Mapping[str, tuple[Any, tuple[int, ...]]],
+    past: Mapping[str, tuple[int, bool, Array]] | None = None,
+    seed: int | None = None,
+    profile: str | None = None,
+) -> Case:
+    """:func:`one_step` with the id ``LEVEL/OPERATOR/WHAT``; rules and flags are words, and no case is without a flag."""
+    if not flags:
+        raise ValueError(f"{operator}/{what}: name the bug that this case makes visible")
+    level = "numerics" if is_function(operator) else "operators"
+    case_id, cited, shown = f"{level}/{operator}/{what}", rules.split(), flags.split()
+    return one_step(case_id, comment, cited, operator, inputs, constants, outputs, shown, past, seed, profile)
+
+
+def scalar(
+    function: str,
+    what: str,
+    comment: str,
+    rules: str,
+    flags: str,
+    out: str,
+    constants: Sequence[Any] = (),
+    seed: int | None = None,
+    **inputs: tuple[str, Any],
+) -> Case:
+    """A case of a function that maps arrays of one shape, element by element, to ``y`` of format ``out``."""
+    given = {name: (form, np.asarray(values)) for name, (form, values) in inputs.items()}
+    shape = next(iter(given.values()))[1].shape
+    return directed(function, what, comment, rules, flags, given, constants, {"y": (out, shape)}, seed=seed)
+
+
+Calls = Sequence[tuple[str, Sequence[str], Sequence[Any], Mapping[str, tuple[Format | str, tuple[int, ...]]]]]
+
+
+def chain(
+    case_id: str,
+    comment: str,
+    rules: str,
+    flags: str,
+    inputs: Mapping[str, tuple[Format | str, Array]],
+    calls: Calls,
+    seed: int | None = None,
+) -> Case:
+    """A case of several calls: each an operator, the tensors that it reads, its constants and its outputs; all are expected."""
+    tensors = {name: tensor("input", form, values) for name, (form, values) in inputs.items()}
+    steps = []
+    for operator, read, constants, outputs in calls:
+        refs, values = tuple(Ref(name) for name in read), tuple(_contiguous(c) for c in constants)
+        step = Step(next(iter(outputs)), operator, refs, values, tuple(outputs))
+        tensors |= {name: tensor("constant", _format_of(a), a) for name, a in constant_tensors(step).items()}
+        steps.append(_rebind(step, tensors))
+        for name, (form, shape) in outputs.items():
+            kind = form if isinstance(form, str) else form.kind
+            tensors[name] = tensor("expected", form, np.zeros(shape, DTYPES[kind]))
+    return finish(Case(case_id, comment, tuple(rules.split()), tensors, tuple(steps), tuple(flags.split()), seed=seed))
+
+
+# -- hand-made constants ----------------------------------------------------------------------------------------------
+
+
+def folded(total: Any, multiplier: Any, shift: Any, relu: int | None = None) -> Requantizer:
+    """Law G-2 with these per-channel constants; ``relu`` is the output's zero point, to which the lower bound rises."""
+    t, m, n = (np.atleast_1d(np.asarray(v, np.int64)) for v in (total, multiplier, shift))
+    return requantizer(
+        "folded",
+        t.astype(np.int32),
+        lowest=0 if relu is None else relu + 128,
+        highest=255,
+        offset=-128,
+        multiplier=m.astype(np.int32),
+        addend=t * m + ((1 << n) >> 1),
+        shift=n.astype(np.int32),
+    )
+
+
+def norm_twice(total: Any, multiplier: Any, shift: Any, form: Format, pre_shift: int, relu: bool = False) -> Requantizer:
+    """Law G-3 with these per-channel constants into ``form``."""
+    t, m, n = (np.atleast_1d(np.asarray(v, np.int32)) for v in (total, multiplier, shift))
+    lowest, highest = form.lowest - form.zero_point, form.highest - form.zero_point
+    rest = {"multiplier": m, "shift": n}
+    return requantizer("norm_twice", t, pre_shift, 0 if relu else lowest, highest, form.zero_point, **rest)
+
+
+def to_bf16(total: Any, scale: Any) -> Requantizer:
+    """Law Q-9 with these per-channel constants."""
+    scales = np.atleast_1d(np.asarray(scale, np.float32))
+    return requantizer("bf16", np.atleast_1d(np.asarray(total, np.int32)), scale=scales)
+
+
+def raw(total: Any) -> Requantizer:
+    """No law: ``acc + total`` as int32, so that a port can compare its accumulators alone."""
+    return requantizer("raw", np.atleast_1d(np.asarray(total, np.int32)))
+
+
+def f32(patterns: Any) -> Array:
+    """FP32 values by their 32-bit patterns."""
+    out: Array = np.asarray(patterns, np.uint32).view(np.float32)
+    return out
 
 
 def program_slice(
@@ -129,7 +246,7 @@ def _rebind(step: Step, tensors: Mapping[str, CaseTensor]) -> Step:
     for label, value in constants_of(step):
         name = f"{step.name}.{label}"
         if isinstance(value, Requantizer):
-            arrays = {k: tensors[f"{name}.{k}"].values for k in value._fields if f"{name}.{k}" in tensors}
+            arrays: dict[str, Any] = {k: tensors[f"{name}.{k}"].values for k in value._fields if f"{name}.{k}" in tensors}
             bound.append(value._replace(**arrays))
         else:
             bound.append(tensors[name].values if name in tensors else value)
