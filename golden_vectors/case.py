@@ -50,6 +50,8 @@ FIELDS: dict[str, tuple[str, ...]] = {  # the arrays of a requantizer that its l
     "norm_twice": ("bias", "multiplier", "shift"),
     "bf16": ("bias", "scale"),
     "raw": ("bias",),
+    "double": ("bias", "multiplier", "shift"),
+    "single": ("bias", "multiplier", "shift"),
 }
 SHIPPED = ("sigmoid_bf16", "tanh_bf16", "twiddle_q30", "hann_q30")  # the vectors numerics/shipped_table hold them
 LARGEST_FILE = 64 << 20  # bytes of one file; a writer refuses more, and a reader does before it allocates

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from refimpl import audio
-from refimpl.numerics import bfloat16, requantize, rounding, tables, transcendental
+from refimpl.numerics import activation, bfloat16, requantize, rounding, tables, transcendental
 from refimpl.numerics.jit import kernel
 from refimpl.operators import fourier
 from refimpl.presets import Preset
@@ -25,6 +25,7 @@ from refimpl.quantization import lowering, scheme
 from refimpl.session import frames_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
+FUNCTION_NUMBERS = {"sigmoid": tables.SIGMOID, "tanh": tables.TANH}
 
 
 @kernel
@@ -43,6 +44,18 @@ def shift_half_up(value, shift, y):
 def shift_half_even(value, shift, y):
     for i in range(value.size):
         y[i] = rounding.shift_half_even(value[i], shift[i])
+
+
+@kernel
+def shift_half_away(value, shift, y):
+    for i in range(value.size):
+        y[i] = rounding.shift_half_away(value[i], shift[i])
+
+
+@kernel
+def doubling_high_half_up(a, b, y):
+    for i in range(a.size):
+        y[i] = rounding.doubling_high_half_up(a[i], b[i])
 
 
 @kernel
@@ -131,8 +144,9 @@ def shipped_table(name: str, y: Array) -> None:
 def code_table(
     scale: Array, zero_point: Array, function: str, bits: int, out_bits: int, out_scale: float, out_zero_point: int, y: Array
 ) -> None:
-    number = {"sigmoid": tables.SIGMOID, "tanh": tables.TANH}[function]
-    y[...] = tables.code_table(number, bits, float(scale[0]), int(zero_point[0]), out_bits, out_scale, out_zero_point)
+    y[...] = tables.code_table(
+        FUNCTION_NUMBERS[function], bits, float(scale[0]), int(zero_point[0]), out_bits, out_scale, out_zero_point
+    )
 
 
 def analysis_window(name: str, y: Array) -> None:
@@ -159,6 +173,32 @@ def activation_format(low: Array, high: Array, bits: int, scale: Array, zero_poi
 
 def quantize_weights(weight: Array, smallest: Array, codes: Array, scale: Array) -> None:
     codes[...], scale[...] = scheme.quantize_weights(weight, 0, smallest)
+
+
+def symmetric_format(low: Array, high: Array, bits: int, power_of_two: bool, scale: Array) -> None:
+    for i in range(low.size):
+        scale[i] = scheme.symmetric_format(float(low[i]), float(high[i]), bits, power_of_two).scale
+
+
+def quantize_layer(weight: Array, smallest: Array, codes: Array, scale: Array) -> None:
+    codes[...], scale[...] = scheme.quantize_layer(weight, smallest)
+
+
+def long_multiplier(ratio: Array, reduced: bool, multiplier: Array, shift: Array) -> None:
+    for i in range(ratio.size):
+        multiplier[i], shift[i] = (scheme.q15_multiplier if reduced else scheme.q31_multiplier)(float(ratio[i]))
+
+
+def activation_variant(pattern: Array, variant: str, function: str, y: Array) -> None:
+    y[...] = activation.variant(variant).bf16[FUNCTION_NUMBERS[function]][pattern]
+
+
+def device_code_table(
+    scale: Array, zero_point: Array, variant: str, function: str, bits: int, out_bits: int, out_scale: float,
+    out_zero_point: int, y: Array,
+) -> None:  # fmt: skip
+    formats = (bits, float(scale[0]), int(zero_point[0]), out_bits, out_scale, out_zero_point)
+    y[...] = activation.device_code_table(activation.variant(variant), FUNCTION_NUMBERS[function], *formats)
 
 
 def multiplier_search(ratio: Array, bits: int, largest_shift: int, multiplier: Array, shift: Array) -> None:
@@ -224,6 +264,21 @@ def lower_convert(x_range: Array, x_format: str, y_format: str, constants: Array
     _store_constants(b, constants)
 
 
+def lower_multiply_scaled(a_range: Array, b_range: Array, y_range: Array, profile: str, constants: Array) -> None:
+    """As :func:`lower_multiply` on a profile that names a law for it."""
+    formats = dict.fromkeys(("a", "b", "y"), "int8")
+    b = _builder({}, formats, {"a": a_range, "b": b_range, "y": y_range}, profile)
+    b.multiply("y", b.tensor("a", (1, 1)), b.tensor("b", (1, 1)))
+    _store_constants(b, constants)
+
+
+def lower_convert_scaled(x_range: Array, x_format: str, y_format: str, profile: str, constants: Array) -> None:
+    """As :func:`lower_convert` on a profile that names a law for it."""
+    b = _builder({}, {"x": x_format, "y": y_format}, {"x": x_range}, profile)
+    b.convert("y", b.tensor("x", (1, 1)))
+    _store_constants(b, constants)
+
+
 def _store_constants(b: lowering.Builder, constants: Array) -> None:
     values = b.steps[-1].constants
     constants[...] = 0
@@ -260,10 +315,12 @@ def wav_of_pcm(pcm: Array, y: Array) -> None:
 FUNCTIONS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        shift_floor, shift_half_up, shift_half_even, saturate, shift_saturate_int32, round_half_even_f32,
-        bf16_encode, bf16_decode, bf16_add, bf16_mul, bf16_from_scaled, exp64, sigmoid64, tanh64,
-        requantize_accumulators, complex_fft_128, shipped_table, code_table, analysis_window, synthesis_window,
-        inverse_constants, activation_format, quantize_weights, multiplier_search, ratio_of_scales,
-        common_shift_multipliers, lower_layer, lower_add, lower_multiply, lower_convert, frames, pcm_of_file, wav_of_pcm,
+        shift_floor, shift_half_up, shift_half_even, shift_half_away, doubling_high_half_up, saturate,
+        shift_saturate_int32, round_half_even_f32, bf16_encode, bf16_decode, bf16_add, bf16_mul, bf16_from_scaled,
+        exp64, sigmoid64, tanh64, requantize_accumulators, complex_fft_128, shipped_table, code_table, analysis_window,
+        synthesis_window, inverse_constants, activation_format, quantize_weights, multiplier_search, ratio_of_scales,
+        symmetric_format, quantize_layer, long_multiplier, activation_variant, device_code_table, lower_multiply_scaled,
+        lower_convert_scaled, common_shift_multipliers, lower_layer, lower_add, lower_multiply, lower_convert, frames,
+        pcm_of_file, wav_of_pcm,
     )
 }  # fmt: skip

@@ -48,7 +48,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "conv_strided_transposed_f32": ("C-10",),
     "add_two_stage": ("E-1", "N-2", "N-4"),
     "add_joint": ("E-2", "N-2", "N-4"),
+    "add_scaled": ("E-10", "N-4"),
     "multiply": ("E-3", "N-2", "N-4"),
+    "multiply_scaled": ("E-11", "N-4"),
     "lookup": ("E-4",),
     "add_bf16": ("E-5", "B-3"),
     "multiply_bf16": ("E-6", "B-4"),
@@ -60,6 +62,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "dequantize_f32": ("Q-6",),
     "dequantize_bf16": ("Q-7", "B-1"),
     "requantize_codes": ("Q-8", "N-2", "N-4"),
+    "requantize_codes_scaled": ("Q-11", "N-4"),
     "narrow_bf16": ("B-1",),
     "widen_bf16": ("B-2",),
     "block_to_bf16": ("F-5", "B-5"),
@@ -75,7 +78,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "overlap_add_f32": ("F-14",),
     "to_pcm_f32": ("F-15", "N-6"),
 }
-LAW_RULES = {"folded": "G-2", "norm_twice": "G-3", "bf16": "Q-9"}
+LAW_RULES = {"folded": "G-2", "norm_twice": "G-3", "bf16": "Q-9", "double": "G-6", "single": "G-7"}
 
 
 def rules_of(step: Step) -> tuple[str, ...]:

@@ -46,7 +46,9 @@ OPERATORS: dict[str, Kernel] = {
         convolution.conv_strided_transposed_f32,
         elementwise.add_two_stage,
         elementwise.add_joint,
+        elementwise.add_scaled,
         elementwise.multiply,
+        elementwise.multiply_scaled,
         elementwise.lookup,
         elementwise.add_bf16,
         elementwise.multiply_bf16,
@@ -58,6 +60,7 @@ OPERATORS: dict[str, Kernel] = {
         convert.dequantize_f32,
         convert.dequantize_bf16,
         convert.requantize_codes,
+        convert.requantize_codes_scaled,
         convert.narrow_bf16,
         convert.widen_bf16,
         convert.block_to_bf16,
@@ -103,9 +106,10 @@ class Format:
     def real(self, values: Array) -> Array:
         """The real values of stored ``values`` as float64 (codes, BF16 patterns or FP32)."""
         if self.kind == "bf16":
-            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-        if self.kind == "f32":
-            return values.astype(np.float64)
+            values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        if not self.is_code:
+            with np.errstate(invalid="ignore"):  # a signaling NaN becomes a quiet one
+                return values.astype(np.float64)
         return (values.astype(np.float64) - self.zero_point) * self.scale
 
 

@@ -35,8 +35,10 @@ from refimpl.cli import (
     guarded,
     printable,
 )
+from refimpl.device_tables import device_tables
 from refimpl.errors import InputError
-from refimpl.presets import NAMES, load_preset
+from refimpl.numerics.activation import VARIANTS
+from refimpl.presets import MORE, NAMES, load_preset
 from refimpl.profiles import PROFILES, profile_named
 from refimpl.session import BLOCK, HOP, Model
 from refimpl.weights_io import check_preset, default_weights, load_container
@@ -125,9 +127,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("refimpl.run", "Separate the speakers of audio files (16 kHz mono) with TF-MLPNet, bit-exactly.")
     parser.add_argument("inputs", type=Path, nargs="*", metavar="INPUT", help="audio file: WAV, FLAC, Ogg, ...")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the outputs go (default: beside each input)")
-    parser.add_argument("--preset", default="mixmlp", help=f"{', '.join(NAMES)}, or a preset file (default %(default)s)")
+    parser.add_argument(
+        "--preset", default="mixmlp", help=f"{', '.join((*NAMES, *MORE))}, or a preset file (default %(default)s)"
+    )
     parser.add_argument("--profile", default="gap9", help=f"{', '.join(sorted(PROFILES))} (default %(default)s)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights container (default: the shipped one)")
+    parser.add_argument("--tables", choices=VARIANTS, help="sigmoid and tanh of the device (default: the profile's, exact)")
+    for name in ("sigmoid", "tanh"):
+        parser.add_argument(
+            f"--{name}-table", type=Path, metavar="FILE", help=f"the device's {name}: 65,536 BF16 patterns or 256 codes"
+        )
     add_audio_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write intermediate tensors to DIR/STEM/ as .npy files")
@@ -171,8 +180,13 @@ def _load(options: argparse.Namespace) -> Model:
     check_preset(container, options.preset, str(where))
     load_preset(options.preset)
     profile_named(options.profile)
+    tables, notes = device_tables(
+        options.tables or profile_named(options.profile).tables, options.sigmoid_table, options.tanh_table
+    )
+    for function, note in notes.items():
+        print(f"{function} table {printable(note)}", file=sys.stderr)
     announce_compilation()
-    return Model(container, options.preset, options.profile)
+    return Model(container, options.preset, options.profile, tables)
 
 
 def plan(inputs: Sequence[Path], out: Path | None, dump: Path | None, speakers: int) -> list[Job]:

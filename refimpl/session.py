@@ -14,6 +14,7 @@ import numpy as np
 
 from refimpl.errors import InputError
 from refimpl.networks import tf_mlpnet
+from refimpl.numerics.activation import VARIANTS, ActivationTables, variant
 from refimpl.operators import elementwise
 from refimpl.presets import load_preset
 from refimpl.profiles import profile_named
@@ -27,28 +28,41 @@ HOP, BACK_PAD, N_FFT = 96, 96, 256
 BLOCK = 64  # frames run at once: bounds the memory, changes no bit
 
 
-def load(path: str | Path | None = None, preset: str = "mixmlp", profile: str = "gap9") -> Model:
+def load(
+    path: str | Path | None = None,
+    preset: str = "mixmlp",
+    profile: str = "gap9",
+    tables: str | ActivationTables | None = None,
+) -> Model:
     """Load a weights container (default: the shipped one) and lower it to ``preset`` and ``profile``.
 
-    ``preset`` is one of fp32, int8, mixlstm, fpconv, mixmlp, fullmlp, or the path of a preset file. Raises
+    ``preset`` is one of fp32, int8, mixlstm, fpconv, mixmlp, fullmlp, int16, or the path of a preset file. ``tables``: the
+    device's sigmoid and tanh, by name or from :func:`refimpl.device_tables.device_tables` (default: the profile's). Raises
     :class:`InputError` for a missing, damaged or tampered container, an unknown preset or profile, a preset that the
     container holds no ranges for, and a program whose widths cannot be proven.
     """
     where = Path(path) if path is not None else default_weights()
     container = load_container(where)
     check_preset(container, preset, str(where))
-    return Model(container, preset, profile)
+    return Model(container, preset, profile, tables)
 
 
 class Model:
     """A network lowered to one preset and profile. Immutable; streams carry the state."""
 
-    def __init__(self, container: Container, preset: str = "mixmlp", profile: str = "gap9") -> None:
+    def __init__(
+        self,
+        container: Container,
+        preset: str = "mixmlp",
+        profile: str = "gap9",
+        tables: str | ActivationTables | None = None,
+    ) -> None:
         _check_floating_point()
         self.config, self.preset, self.profile = container.config, preset, profile
         self.weights_sha256 = container.digest
+        self.tables = _tables(profile_named(profile).tables if tables is None else tables)
         self.program: Program = tf_mlpnet.build(
-            container.config, container.weights, container.ranges, load_preset(preset), profile_named(profile)
+            container.config, container.weights, container.ranges, load_preset(preset), profile_named(profile), self.tables
         )
 
     @property
@@ -59,7 +73,7 @@ class Model:
             "weights": self.weights_sha256,
             "preset": self.preset,
             "profile": self.profile,
-        }
+        } | ({} if self.tables.name == "exact" else {"tables": f"{self.tables.name} {self.tables.digest[:16]}"})
 
     def separate(self, pcm: Array) -> Array:
         """Offline: ``pcm`` int16 [n], n >= 1 (real value pcm / 2^15, 16 kHz) to int16 [S, n], zero latency (SPEC P-4).
@@ -202,9 +216,12 @@ class Stream:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{path}: not a stream state ({reason}); save one with Stream.save") from None
-        for key, value in self.model.identity.items():
-            if identity.get(key) != value:
-                raise InputError(f"{path}: saved for {key} {identity.get(key)!r}, this model has {value!r}; load that one")
+        mine = self.model.identity
+        for key in sorted({*identity, *mine}):
+            if identity.get(key) != mine.get(key):
+                raise InputError(
+                    f"{path}: saved for {key} {identity.get(key)!r}, this model has {mine.get(key)!r}; load that one"
+                )
         self.restore(state)
 
 
@@ -237,3 +254,11 @@ def _check_floating_point() -> None:
             "this process flushes subnormals or changed the rounding mode (some library set the CPU's control word); "
             "run refimpl in a process of its own"
         )
+
+
+def _tables(tables: str | ActivationTables) -> ActivationTables:
+    if isinstance(tables, ActivationTables):
+        return tables
+    if tables not in VARIANTS:
+        raise InputError(f"activation tables {tables!r} are unknown: use one of {', '.join(VARIANTS)}")
+    return variant(tables)

@@ -17,10 +17,10 @@ LAYERS = (
     ("program",),
     ("quantization",),
     ("networks",),
-    ("weights_io",),
+    ("weights_io", "device_tables"),
     ("session", "audio"),
     ("calibration", "cli", "__init__"),
-    ("run", "convert", "quantize", "sqnr", "bench"),
+    ("run", "convert", "quantize", "sqnr", "bench", "cost", "inspect"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

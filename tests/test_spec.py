@@ -17,14 +17,25 @@ import pytest
 
 from refimpl.networks.tf_mlpnet import Config, build, parameters
 from refimpl.numerics import bfloat16, rounding, transcendental
-from refimpl.numerics.requantize import LAW_BF16, LAW_FOLDED, LAW_NORM_TWICE, Requantizer, requantize
+from refimpl.numerics.activation import NAMES as NAMES_OF
+from refimpl.numerics.activation import device_code_table, variant
+from refimpl.numerics.requantize import LAW_BF16, LAW_DOUBLE, LAW_FOLDED, LAW_NORM_TWICE, LAW_SINGLE, Requantizer, requantize
 from refimpl.numerics.tables import code_table, shipped
 from refimpl.operators import convert, fourier
 from refimpl.presets import NAMES, Preset, load_preset
-from refimpl.profiles import ADD_JOINT, ADD_TWO_STAGE, GAP9
+from refimpl.profiles import ADD_JOINT, ADD_SCALED, ADD_TWO_STAGE, GAP9, POWER_OF_TWO, PROFILES, Profile, profile_named
 from refimpl.program import OPERATORS, Program, Tensor
 from refimpl.quantization.lowering import Builder, analysis_window, synthesis_window
-from refimpl.quantization.scheme import activation_format, frexp_multiplier, largest_multipliers, quantize_weights
+from refimpl.quantization.scheme import (
+    activation_format,
+    frexp_multiplier,
+    largest_multipliers,
+    q15_multiplier,
+    q31_multiplier,
+    quantize_layer,
+    quantize_weights,
+    symmetric_format,
+)
 from refimpl.session import frames_of
 from refimpl.version import ARITHMETIC
 from refimpl.weights_io import Container
@@ -181,11 +192,13 @@ def out(operator: Callable[..., None], arguments: tuple[Any, ...], dtype: Any, l
     return y.tolist()
 
 
-def builder(kinds: dict[str, str], ranges: dict[str, Any], weights: dict[str, np.ndarray] | None = None) -> Builder:
+def builder(
+    kinds: dict[str, str], ranges: dict[str, Any], weights: dict[str, np.ndarray] | None = None, profile: str = "gap9"
+) -> Builder:
     """A builder over tensors of the given formats and ranges (the same range at 8 and at 16 bits)."""
     table = {name: (float(lo), float(hi)) for name, (lo, hi) in ranges.items()}
     preset = Preset("example", (*kinds.items(), ("*", "int8")))
-    return Builder(weights or {}, {8: table, 16: table}, preset, GAP9)
+    return Builder(weights or {}, {8: table, 16: table}, preset, profile_named(profile))
 
 
 def layer(given: Values, kind: str) -> Values:
@@ -193,7 +206,7 @@ def layer(given: Values, kind: str) -> Values:
     weight = np.array([given["weights"]], np.float32)
     bias = np.array([given["bias"]], np.float32)
     ranges = {"x": given["x_range"], "y": given["y_range"]}
-    made = builder({"x": kind, "y": kind}, ranges, {"l.weight": weight, "l.bias": bias})
+    made = builder({"x": kind, "y": kind}, ranges, {"l.weight": weight, "l.bias": bias}, given.get("profile", "gap9"))
     x = made.tensor("x", (1, weight.shape[1]))
     y = made.fully_connected("y", x, "l", "channels", relu=given.get("relu", False))
     codes, rq = made.steps[0].constants
@@ -212,7 +225,7 @@ def layer(given: Values, kind: str) -> Values:
 
 def binary(given: Values, kinds: dict[str, str], method: str, names: tuple[str, ...]) -> Values:
     """An addition or multiplication of two tensors: the step's integer constants and its outputs."""
-    made = builder(kinds, {name: given[f"{name}_range"] for name in "aby"})
+    made = builder(kinds, {name: given[f"{name}_range"] for name in "aby"}, profile=given.get("profile", "gap9"))
     tensors = [made.tensor(name, (1, 1)) for name in "ab"]
     y = getattr(made, method)("y", *tensors)
     step = made.steps[0]
@@ -235,15 +248,60 @@ def beyond(given: Values) -> Values:
     return {"M": [m for m, _ in found], "n": [n for _, n in found]}
 
 
-def profile(_: Values) -> Values:
-    names = {LAW_FOLDED: "G-2", LAW_NORM_TWICE: "G-3", LAW_BF16: "Q-9"}
-    additions = {ADD_TWO_STAGE: "E-1", ADD_JOINT: "E-2"}
-    return {
-        "law_8": names[GAP9.law_8], "law_16": names[GAP9.law_16], "multiplier_bits": GAP9.multiplier_bits,
-        "headroom": GAP9.multiplier_headroom, "largest_shift": GAP9.largest_shift,
-        "largest_pre_shift": GAP9.largest_pre_shift, "unsigned_codes": GAP9.unsigned_codes, "width": GAP9.width,
-        "add_8": additions[GAP9.add_8], "add_16": additions[GAP9.add_16],
-    }  # fmt: skip
+def profiles(_: Values) -> Values:
+    laws = {LAW_FOLDED: "G-2", LAW_NORM_TWICE: "G-3", LAW_DOUBLE: "G-6", LAW_SINGLE: "G-7", None: "-"}
+    additions = {ADD_TWO_STAGE: "E-1", ADD_JOINT: "E-2", ADD_SCALED: "E-10"}
+    made = list(PROFILES.values())
+
+    def law_of(profile: Profile, law: int, rule: str) -> str:
+        return "G-9" if rule == POWER_OF_TWO else laws[law]
+
+    found: Values = {name: [getattr(p, name) for p in made] for name in ("unsigned_codes", "rounding_constant", "bias_unit")}
+    wide = ["int16" in p.formats for p in made]
+    return found | {
+        "law_8": [law_of(p, p.law_8, p.multiplier_8) for p in made],
+        "law_16": [law_of(p, p.law_16, p.multiplier_16) if w else "-" for p, w in zip(made, wide, strict=True)],
+        "multiplier_bits": GAP9.multiplier_bits,
+        "headroom": GAP9.multiplier_headroom,
+        "largest_shift": [p.largest_shift for p in made],
+        "largest_pre_shift": GAP9.largest_pre_shift,
+        "width": GAP9.width,
+        "add_8": [additions[p.add_8] for p in made],
+        "add_16": [additions[p.add_16] if w else "-" for p, w in zip(made, wide, strict=True)],
+        "scaled_law": [laws[p.scaled_law] for p in made],
+    }
+
+
+def scaled_codes(given: Values) -> Values:
+    made = builder({"y": "int16"}, {"x": given["x_range"]}, profile=given["profile"])
+    made.convert("y", made.tensor("x", (1, 1)))
+    step = made.steps[0]
+    result = np.empty(len(given["x"]), np.int16)
+    OPERATORS[step.operator](np.array(given["x"], np.int8), *step.constants, result)
+    return {"M": step.constants[2], "n": step.constants[3], "y": result.tolist()}
+
+
+def long_multipliers(given: Values) -> Values:
+    wide, reduced = ([f(r) for r in given["ratios"]] for f in (q31_multiplier, q15_multiplier))
+    columns = zip(*wide, strict=True), zip(*reduced, strict=True)
+    return dict(zip(("M", "n", "M_15", "n_15"), (list(c) for pair in columns for c in pair), strict=True))
+
+
+def variant_tables(name: str) -> Callable[[Values], Values]:
+    def made(given: Values) -> Values:
+        tables = {NAMES_OF[function]: table for function, table in variant(name).bf16.items()}
+        at = given["patterns"]
+        return {n: t[at].tolist() for n, t in tables.items()} | {f"{n}_sha256": sha(t) for n, t in tables.items()}
+
+    return made
+
+
+def codes_through_table(given: Values) -> Values:
+    g = given
+    formats = (g["bits"], g["scale"], g["zero_point"], g["out_bits"], g["out_scale"], g["out_zero_point"])
+    table = device_code_table(variant(g["variant"]), g["function"], *formats)
+    low = -(1 << (g["bits"] - 1))
+    return {"y": [int(table[q - low]) for q in g["codes"]], "sha256": sha(table)}
 
 
 def bf16_tables(given: Values) -> Values:
@@ -417,6 +475,8 @@ RECOMPUTE: dict[str, Callable[[Values], Values]] = {
     "N-6": lambda g: {
         "y": [int(rounding.round_half_even_f32(np.float32(v), g["lowest"], g["highest"])) for v in g["x"]]
     },
+    "N-7": rounds(rounding.shift_half_away),
+    "N-8": lambda g: {"y": [int(rounding.doubling_high_half_up(a, b)) for a, b in g["a_b"]]},
     "B-1": lambda g: {"y": [int(bfloat16.bf16_encode(v)) for v in f32(g["x"])]},
     "B-3": lambda g: {"y": [int(bfloat16.bf16_add(np.uint16(a), np.uint16(b))) for a, b in g["a_b"]]},
     "B-4": lambda g: {"y": [int(bfloat16.bf16_mul(np.uint16(a), np.uint16(b))) for a, b in g["a_b"]]},
@@ -432,6 +492,9 @@ RECOMPUTE: dict[str, Callable[[Values], Values]] = {
     "T-2": lambda g: {"y": [float(transcendental.sigmoid64(x)).hex() for x in g["x"]]},
     "T-3": lambda g: {"y": [float(transcendental.tanh64(x)).hex() for x in g["x"]]},
     "T-4": activation_table,
+    "T-5": variant_tables("sdk_fast"),
+    "T-6": variant_tables("sdk_table"),
+    "T-7": codes_through_table,
     "Q-1": lambda g: {
         "scale": [activation_format(lo, hi, g["bits"]).scale for lo, hi in g["ranges"]],
         "zero_point": [activation_format(lo, hi, g["bits"]).zero_point for lo, hi in g["ranges"]],
@@ -449,14 +512,28 @@ RECOMPUTE: dict[str, Callable[[Values], Values]] = {
     "Q-10": lambda g: dict(
         zip(("M", "n"), largest_multipliers(tuple(g["ratios"]), tuple(g["bounds"]), "x"), strict=True)
     ),
+    "Q-11": scaled_codes,
+    "Q-12": lambda g: {
+        "scale": [symmetric_format(lo, hi, g["bits"], False).scale for lo, hi in g["ranges"]],
+        "power_of_two": [symmetric_format(lo, hi, g["bits"], True).scale for lo, hi in g["ranges"]],
+    },
+    "Q-13": lambda g: dict(
+        zip(("codes", "d"), (lambda c, d: (c.tolist(), d))(*quantize_layer(np.array(g["w"], np.float32))), strict=True)
+    ),
     "G-1": multiplier_search,
     "G-2": lambda g: layer(g, "int8"),
     "G-3": lambda g: layer(g, "int16"),
     "G-4": beyond,
-    "G-5": profile,
+    "G-5": profiles,
+    "G-6": lambda g: layer(g, "int8"),
+    "G-7": lambda g: layer(g, "int8"),
+    "G-8": long_multipliers,
+    "G-9": lambda g: layer(g, "int8"),
     "E-1": lambda g: binary(g, {}, "add", ("Ma", "na", "Mo", "no", "bias")),
     "E-2": lambda g: binary(g, {"b": "int16"}, "add", ("za", "zb", "Ma", "Mb", "n")),
     "E-3": lambda g: binary(g, {}, "multiply", ("za", "zb", "M", "n")),
+    "E-10": lambda g: binary(g, {}, "add", ("za", "zb", "law", "left", "Ma", "na", "Mb", "nb", "Mo", "no")),
+    "E-11": lambda g: binary(g, {}, "multiply", ("za", "zb", "law", "M", "n")),
     "F-1": lambda g: {"table": shipped("twiddle_q30")[g["k"]].tolist(), "sha256": sha(shipped("twiddle_q30"))},
     "F-2": lambda g: {"table": shipped("hann_q30")[g["n"]].tolist(), "sha256": sha(shipped("hann_q30"))},
     "F-3": fft,

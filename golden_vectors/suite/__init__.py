@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from golden_vectors.case import Case
-from golden_vectors.suite import constants, elementwise, large, network, numerics, operators, released, transforms
+from golden_vectors.suite import (
+    constants,
+    elementwise,
+    large,
+    network,
+    numerics,
+    operators,
+    profile_numerics,
+    profile_operators,
+    released,
+    transforms,
+)
 
-SUITES = {"committed": (numerics, constants, operators, elementwise, transforms, network), "large": (large, released)}
+SUITES = {
+    "committed": (numerics, constants, profile_numerics, operators, elementwise, transforms, profile_operators, network),
+    "large": (large, released),
+}
 
 
 def cases(suite: str = "committed") -> Iterator[Case]:

@@ -177,6 +177,13 @@ def norm_twice(total: Any, multiplier: Any, shift: Any, form: Format, pre_shift:
     return requantizer("norm_twice", t, pre_shift, 0 if relu else lowest, highest, form.zero_point, **rest)
 
 
+def scaled(law: str, total: Any, multiplier: Any, shift: Any, form: Format, relu: bool = False) -> Requantizer:
+    """Law G-6 (``double``) or G-7 (``single``) with these per-channel constants into ``form``."""
+    t, m, n = (np.atleast_1d(np.asarray(v, np.int32)) for v in (total, multiplier, shift))
+    lowest, highest = form.lowest - form.zero_point, form.highest - form.zero_point
+    return requantizer(law, t, 0, 0 if relu else lowest, highest, form.zero_point, multiplier=m, shift=n)
+
+
 def to_bf16(total: Any, scale: Any) -> Requantizer:
     """Law Q-9 with these per-channel constants."""
     scales = np.atleast_1d(np.asarray(scale, np.float32))

@@ -24,6 +24,8 @@ LAWS = {
     "norm_twice": ("G-3 N-2 N-4", None),
     "bf16": ("Q-9 B-1", "bf16"),
     "raw": ("O-1", "int32"),
+    "double": ("G-6 N-7 N-8 N-4", None),
+    "single": ("G-7 N-2 N-4", None),
 }
 
 

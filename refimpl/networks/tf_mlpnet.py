@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from refimpl.errors import InputError
+from refimpl.numerics.activation import ActivationTables
 from refimpl.numerics.tables import SIGMOID, TANH
 from refimpl.presets import Preset
 from refimpl.profiles import Profile
@@ -118,9 +119,13 @@ def build(
     ranges: Mapping[int, Mapping[str, tuple[float, float]]],
     preset: Preset,
     profile: Profile,
+    tables: ActivationTables | None = None,
 ) -> Program:
-    """Lower the network: PCM frames int16 [256] in, ``pcm`` int16 [S, 96] and ``clipped`` int32 [S] out, per frame."""
-    b = Builder(weights, ranges, preset, profile)
+    """Lower the network: PCM frames int16 [256] in, ``pcm`` int16 [S, 96] and ``clipped`` int32 [S] out, per frame.
+
+    ``tables``: a device's sigmoid and tanh; default the profile's.
+    """
+    b = Builder(weights, ranges, preset, profile, tables)
     below = 1 if config.frequency_padding == "symmetric" else 0
     frame = b.source("frame", (N_FFT,))
     x = b.conv_causal("encoder", b.stft(frame, config.window), "encoder", below)

@@ -1,4 +1,4 @@
-"""Named rounding laws, saturation and the widths that proofs speak of. All on int64 values (SPEC N-1 to N-6)."""
+"""Named rounding laws, saturation and the widths that proofs speak of. All on int64 values (SPEC N-1 to N-8)."""
 
 from __future__ import annotations
 
@@ -40,9 +40,26 @@ def shift_half_even(value, shift):
 
 
 @inline
+def shift_half_away(value, shift):
+    """``value / 2^shift`` to the nearest integer, ties away from zero, 0 <= shift <= 62 (SPEC N-7, gemmlowp's division)."""
+    if shift <= 0:
+        return np.int64(value)
+    half = np.int64(1) << np.int64(shift - 1)
+    if value < 0:
+        half -= np.int64(1)
+    return (np.int64(value) + half) >> np.int64(shift)
+
+
+@inline
 def saturate(value, lowest, highest):
     """``min(max(value, lowest), highest)`` (SPEC N-4)."""
     return np.int64(min(max(np.int64(value), np.int64(lowest)), np.int64(highest)))
+
+
+@inline
+def doubling_high_half_up(a, b):
+    """``floor(a * b / 2^31 + 1/2)`` of int32 a, b; the one product beyond int32, -2^31 squared, saturates (SPEC N-8)."""
+    return saturate((np.int64(a) * np.int64(b) + (np.int64(1) << np.int64(30))) >> np.int64(31), INT32_MIN, INT32_MAX)
 
 
 @inline

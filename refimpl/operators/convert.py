@@ -1,4 +1,4 @@
-"""Quantize, dequantize and change of format (SPEC Q-4 to Q-8). Arrays are C-contiguous and of one shape."""
+"""Quantize, dequantize and change of format (SPEC Q-4 to Q-8, Q-11). Arrays are C-contiguous and of one shape."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from refimpl.numerics.bfloat16 import bf16_decode, bf16_encode, bf16_from_scaled
 from refimpl.numerics.jit import kernel
+from refimpl.numerics.requantize import scale_by
 from refimpl.numerics.rounding import round_half_even_f32, saturate, shift_half_even, shift_half_up
 
 
@@ -49,6 +50,15 @@ def requantize_codes(x, in_zero, m, n, zero_point, lowest, highest, y):
     source, out = x.ravel(), y.ravel()
     for i in range(source.size):
         value = shift_half_up((np.int64(source[i]) - in_zero) * np.int64(m), n)
+        out[i] = saturate(value + np.int64(zero_point), lowest, highest)
+
+
+@kernel
+def requantize_codes_scaled(x, in_zero, law, m, n, zero_point, lowest, highest, y):
+    """``y = sat(law(q - zp_in, M, n) + zp_out)``, LAW_DOUBLE or LAW_SINGLE (SPEC Q-11; TFLite)."""
+    source, out = x.ravel(), y.ravel()
+    for i in range(source.size):
+        value = scale_by(np.int64(source[i]) - in_zero, m, n, law)
         out[i] = saturate(value + np.int64(zero_point), lowest, highest)
 
 

@@ -1,4 +1,4 @@
-"""Residual add, gate arithmetic, tables: one value in, one value out (SPEC E-1 to E-9).
+"""Residual add, gate arithmetic, tables: one value in, one value out (SPEC E-1 to E-11).
 
 Arrays are C-contiguous and of one shape; the kernels walk them flat. Integer kernels read signed codes.
 """
@@ -9,6 +9,7 @@ import numpy as np
 
 from refimpl.numerics.bfloat16 import bf16_add, bf16_mul
 from refimpl.numerics.jit import kernel
+from refimpl.numerics.requantize import scale_by
 from refimpl.numerics.rounding import saturate, shift_half_up
 from refimpl.numerics.transcendental import sigmoid64, tanh64
 
@@ -36,12 +37,35 @@ def add_joint(a, b, za, zb, ma, mb, n, zero_point, lowest, highest, y):
 
 
 @kernel
+def add_scaled(a, b, za, zb, law, left, ma, na, mb, nb, mo, no, zero_point, lowest, highest, y):
+    """``y = sat(law(law((a - za) << left, Ma, na) + law((b - zb) << left, Mb, nb), Mo, no) + zp)`` (SPEC E-10; TFLite).
+
+    Both inputs to their common scale, the sum to the output's: three roundings, each by LAW_DOUBLE or LAW_SINGLE; int32 by
+    proof between them.
+    """
+    p, q, out = a.ravel(), b.ravel(), y.ravel()
+    for i in range(p.size):
+        first = scale_by((np.int64(p[i]) - za) << np.int64(left), ma, na, law)
+        second = scale_by((np.int64(q[i]) - zb) << np.int64(left), mb, nb, law)
+        out[i] = saturate(scale_by(first + second, mo, no, law) + np.int64(zero_point), lowest, highest)
+
+
+@kernel
 def multiply(a, b, za, zb, m, n, zero_point, lowest, highest, y):
     """``y = sat((((a - za) * (b - zb) * M + 2^(n-1)) >> n) + zp)``: one rounding, int32 by proof (SPEC E-3; ours)."""
     p, q, out = a.ravel(), b.ravel(), y.ravel()
     for i in range(p.size):
         product = (np.int64(p[i]) - za) * (np.int64(q[i]) - zb) * np.int64(m)
         out[i] = saturate(shift_half_up(product, n) + np.int64(zero_point), lowest, highest)
+
+
+@kernel
+def multiply_scaled(a, b, za, zb, law, m, n, zero_point, lowest, highest, y):
+    """``y = sat(law((a - za) * (b - zb), M, n) + zp)``, LAW_DOUBLE or LAW_SINGLE (SPEC E-11; TFLite)."""
+    p, q, out = a.ravel(), b.ravel(), y.ravel()
+    for i in range(p.size):
+        product = (np.int64(p[i]) - za) * (np.int64(q[i]) - zb)
+        out[i] = saturate(scale_by(product, m, n, law) + np.int64(zero_point), lowest, highest)
 
 
 @kernel

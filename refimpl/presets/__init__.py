@@ -15,7 +15,8 @@ from pathlib import Path
 from refimpl.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ("fp32", "int8", "mixlstm", "fpconv", "mixmlp", "fullmlp")
+NAMES = ("fp32", "int8", "mixlstm", "fpconv", "mixmlp", "fullmlp")  # the paper's
+MORE = ("int16",)  # ours: for accelerators without BF16
 KINDS = ("int8", "int16", "bf16", "f32")
 
 
@@ -41,9 +42,10 @@ class Preset:
 @lru_cache
 def load_preset(name: str) -> Preset:
     """A shipped preset by name, or one from a ``.json`` file by its path; :class:`InputError` if it is neither."""
-    path = FOLDER / f"{name}.json" if name in NAMES else Path(name)
-    if name not in NAMES and path.suffix != ".json":
-        raise InputError(f"preset {name!r} is unknown: use one of {', '.join(NAMES)}, or the path of a preset .json file")
+    shipped = (*NAMES, *MORE)
+    path = FOLDER / f"{name}.json" if name in shipped else Path(name)
+    if name not in shipped and path.suffix != ".json":
+        raise InputError(f"preset {name!r} is unknown: use one of {', '.join(shipped)}, or the path of a preset .json file")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         formats = tuple((str(pattern), str(kind)) for pattern, kind in data["formats"])

@@ -14,18 +14,24 @@ from typing import Any
 import numpy as np
 
 from refimpl.errors import InputError
-from refimpl.numerics.requantize import LAW_BF16, LAW_FOLDED, Requantizer
-from refimpl.numerics.tables import SIGMOID, code_table, shipped
+from refimpl.numerics.activation import ActivationTables, device_code_table, variant
+from refimpl.numerics.requantize import LAW_BF16, LAW_DOUBLE, LAW_FOLDED, LAW_NORM_TWICE, Requantizer
+from refimpl.numerics.tables import shipped
 from refimpl.operators import convert
 from refimpl.presets import Preset
-from refimpl.profiles import ADD_TWO_STAGE, Profile
+from refimpl.profiles import ADD_SCALED, ADD_TWO_STAGE, Q15, Q31, SEARCH, Profile
 from refimpl.program import Format, Program, Ref, Step, Tensor
 from refimpl.quantization.scheme import (
     activation_format,
     frexp_multiplier,
     largest_code,
     largest_multipliers,
+    power_of_two_multiplier,
+    q15_multiplier,
+    q31_multiplier,
+    quantize_layer,
     quantize_weights,
+    symmetric_format,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,19 +72,22 @@ class Builder:
         ranges: Mapping[int, Mapping[str, tuple[float, float]]],
         preset: Preset,
         profile: Profile,
+        tables: ActivationTables | None = None,
     ) -> None:
+        self.activation_tables = tables or variant(profile.tables)
         self.weights, self.ranges, self.preset, self.profile = weights, ranges, preset, profile
         self.tensors: dict[str, Tensor] = {}
         self.steps: list[Step] = []
         self.origin: dict[str, str] = {}  # a converted tensor keeps the range of the tensor that it was made from
         self.proofs: dict[str, dict[str, int]] = {}
         self.stored: dict[str, int] = {}  # bytes of constants that a device stores, by step
+        self.scale_error: dict[str, Array] = {}  # |M / 2^n / ratio - 1| per channel, by step
 
     # -- tensors ------------------------------------------------------------------------------------------------------
 
     def tensor(self, name: str, shape: tuple[int, ...], kind: str | None = None, origin: str = "") -> Tensor:
         """A new tensor in the preset's format (or ``kind``), its scale and zero point from the calibrated range."""
-        kind = kind or self.preset.kind(name)
+        kind = kind or self._supported(name, self.preset.kind(name))
         self.origin[name] = origin or name
         form = Format(kind)
         if form.is_code:
@@ -89,7 +98,10 @@ class Builder:
                     f"preset {self.preset.name!r} needs a {form.bits}-bit range of {key!r}, which the weights do not hold: "
                     "calibrate them with python -m refimpl.quantize"
                 )
-            form = activation_format(*table[key], form.bits)
+            if form.bits in self.profile.symmetric:
+                form = symmetric_format(*table[key], form.bits, self.profile.power_of_two_scales)
+            else:
+                form = activation_format(*table[key], form.bits)
         self.tensors[name] = Tensor(name, shape, form)
         return self.tensors[name]
 
@@ -104,13 +116,17 @@ class Builder:
         self.steps.append(Step(names[0], operator, inputs, frozen, names, loop))
 
     def convert(self, name: str, x: Tensor, loop: str = "") -> Tensor:
-        """``x`` in the format that the preset gives ``name``; ``x`` itself where it already is (SPEC Q-4 to Q-8)."""
+        """``x`` in the format that the preset gives ``name``; ``x`` itself where it already is (SPEC Q-4 to Q-8, Q-11)."""
         kind = self.preset.kind(name)
         if kind == x.format.kind:
             return x
         y = self.tensor(name, x.shape, kind, self.origin[x.name])
         a, b, ref = x.format, y.format, (Ref(x.name),)
-        if a.is_code and b.is_code:
+        if a.is_code and b.is_code and self.profile.scaled_law is not None:
+            m, n = self._scaled(name, a.scale / b.scale, largest_code(a))
+            constants: tuple[Any, ...] = (a.zero_point, self.profile.scaled_law, m, n, b.zero_point, b.lowest, b.highest)
+            self.step("requantize_codes_scaled", ref, constants, y, loop=loop)
+        elif a.is_code and b.is_code:
             (m,), n = largest_multipliers((a.scale / b.scale,), (largest_code(a),), name)
             self.step("requantize_codes", ref, (a.zero_point, m, n, b.zero_point, b.lowest, b.highest), y, loop=loop)
         elif a.is_code:
@@ -145,7 +161,7 @@ class Builder:
             self._store(name, weight.size * 4 + bias.size * 4)
             return y
         self._integers_only(name)
-        codes, scales = quantize_weights(weight, 0, self._smallest_scale(x.format, y.format, bias))
+        codes, scales = self._codes(weight, 0, x.format, y.format, bias)
         rq = self._requantizer(name, x.format, y.format, codes, scales, bias, relu)
         self.step(f"fully_connected_{axis}", ref, (codes if axis == "frequency" else codes.T, rq), y, loop=loop)
         return y
@@ -163,7 +179,7 @@ class Builder:
             self.step(f"{operator}_{kind}", ref, (weight.astype(np.float32), bias.astype(np.float32), below), y)
             self._store(name, (weight.size + bias.size) * (4 if kind == "f32" else 2))
             return y
-        codes, scales = quantize_weights(weight, 3, self._smallest_scale(x.format, y.format, bias))
+        codes, scales = self._codes(weight, 3, x.format, y.format, bias)
         rq = self._requantizer(name, x.format, y.format, np.moveaxis(codes, 3, 0), scales, bias, False)
         self.step(operator, ref, (codes, below, x.format.zero_point, rq), y)
         return y
@@ -178,7 +194,7 @@ class Builder:
             self._store(name, (weight.size + bias.size) * 4)
             return y
         self._integers_only(name)
-        codes, scales = quantize_weights(weight, 2, self._smallest_scale(x.format, y.format, bias))
+        codes, scales = self._codes(weight, 2, x.format, y.format, bias)
         rq = self._requantizer(name, x.format, y.format, np.moveaxis(codes, 2, 0), scales, bias, relu)
         self.step("conv_strided", (Ref(x.name),), (codes, rq), y)
         return y
@@ -194,7 +210,7 @@ class Builder:
             self._store(name, (weight.size + bias.size) * 4)
             return y
         self._integers_only(name)
-        codes, scales = quantize_weights(weight, 2, self._smallest_scale(x.format, y.format, bias))
+        codes, scales = self._codes(weight, 2, x.format, y.format, bias)
         taps, inputs, outputs = codes.shape
         # Each tap has its own sum of weights, hence its own folded zero point: one "channel" per (tap, output).
         rows = codes.transpose(0, 2, 1).reshape(taps * outputs, inputs)
@@ -205,7 +221,7 @@ class Builder:
     # -- element by element -------------------------------------------------------------------------------------------
 
     def add(self, name: str, a: Tensor, b: Tensor, loop: str = "") -> Tensor:
-        """``a + b``: the profile's residual add, one BF16 addition or one FP32 addition (SPEC E-1, E-2, E-5, E-7)."""
+        """``a + b``: the profile's residual add, one BF16 or one FP32 addition (SPEC E-1, E-2, E-5, E-7, E-10)."""
         y = self.tensor(name, a.shape)
         kinds = {a.format.kind, b.format.kind, y.format.kind}
         refs = (Ref(a.name), Ref(b.name))
@@ -213,8 +229,10 @@ class Builder:
             self.step(f"add_{a.format.kind}", refs, (), y, loop=loop)
         elif not kinds <= {"int8", "int16"}:
             raise InputError(f"{name}: no addition takes formats {sorted(kinds)}; make them equal in the preset")
-        elif (self.profile.add_8 if kinds == {"int8"} else self.profile.add_16) == ADD_TWO_STAGE:
+        elif (rule := self.profile.add_8 if kinds == {"int8"} else self.profile.add_16) == ADD_TWO_STAGE:
             self._add_two_stage(name, a, b, y, loop)
+        elif rule == ADD_SCALED:
+            self._add_scaled(name, a, b, y, 20 if kinds == {"int8"} else 15, loop)
         else:
             fa, fb, fy = a.format, b.format, y.format
             ratios = (fa.scale / fy.scale, fb.scale / fy.scale)
@@ -238,13 +256,34 @@ class Builder:
         self._prove(name, "bias", abs(bias), 16)
         self.step("add_two_stage", (Ref(a.name), Ref(b.name)), (ma, na, mo, no, bias), y, loop=loop)
 
+    def _add_scaled(self, name: str, a: Tensor, b: Tensor, y: Tensor, left: int, loop: str) -> None:
+        """Constants of SPEC E-10: inputs by ``S / (2 * max(Sa, Sb))``, their sum by ``2 * max(Sa, Sb) / (2^left * Sy)``."""
+        fa, fb, fy = a.format, b.format, y.format
+        twice = 2.0 * max(fa.scale, fb.scale)
+        inputs = [self._scaled(name, f.scale / twice, largest_code(f) << left) for f in (fa, fb)]
+        total = sum(-(-(largest_code(f) << left) * m >> n) + 1 for f, (m, n) in zip((fa, fb), inputs, strict=True))
+        out = self._scaled(name, twice / (float(1 << left) * fy.scale), total)
+        pairs = (*inputs[0], *inputs[1], *out)
+        law = self.profile.scaled_law
+        constants = (fa.zero_point, fb.zero_point, law, left, *pairs, fy.zero_point, fy.lowest, fy.highest)
+        self.step("add_scaled", (Ref(a.name), Ref(b.name)), constants, y, loop=loop)
+
+    def _scaled(self, name: str, ratio: float, bound: int) -> tuple[int, int]:
+        """(M, n) of SPEC G-8 for one ratio of scales; proven for values up to ``bound`` in magnitude."""
+        m, n = q31_multiplier(ratio)
+        if n < 1:
+            raise InputError(f"{name}: scale ratio {ratio:.3g} is beyond the multipliers of profile {self.profile.name!r}")
+        self._prove(name, "value to scale", bound << max(31 - n, 0), self.profile.width)
+        self._prove(name, "scaled value", ((bound * m) >> n) + 2, self.profile.width)
+        return m, n
+
     def _ratio(self, ratio: float) -> tuple[int, int]:
         """A multiplier for a ratio of scales (SPEC G-1); beyond its bits the integer nearest, shift 0 (SPEC G-4)."""
         m, n = frexp_multiplier(ratio, self.profile.multiplier_bits, self.profile.largest_shift)
         return (m, n) if n >= 0 else (math.floor(ratio + 0.5), 0)
 
     def multiply(self, name: str, a: Tensor, b: Tensor, past: int = 0, loop: str = "") -> Tensor:
-        """``a * b`` (SPEC E-3, E-6, E-8); with ``past`` = 1, b is the previous frame's."""
+        """``a * b`` (SPEC E-3, E-6, E-8, E-11); with ``past`` = 1, b is the previous frame's."""
         y = self.tensor(name, a.shape)
         kinds = {a.format.kind, b.format.kind, y.format.kind}
         refs = (Ref(a.name), Ref(b.name, past, past == 0))
@@ -254,22 +293,29 @@ class Builder:
         if not kinds <= {"int8", "int16"}:
             raise InputError(f"{name}: no multiplication takes formats {sorted(kinds)}; make them equal in the preset")
         fa, fb, fy = a.format, b.format, y.format
+        if self.profile.scaled_law is not None:
+            m, n = self._scaled(name, fa.scale * fb.scale / fy.scale, largest_code(fa) * largest_code(fb))
+            law = (fa.zero_point, fb.zero_point, self.profile.scaled_law)
+            self.step("multiply_scaled", refs, (*law, m, n, fy.zero_point, fy.lowest, fy.highest), y, loop=loop)
+            return y
         (m,), n = largest_multipliers((fa.scale * fb.scale / fy.scale,), (largest_code(fa) * largest_code(fb),), name)
         constants = (fa.zero_point, fb.zero_point, m, n, fy.zero_point, fy.lowest, fy.highest)
         self.step("multiply", refs, constants, y, loop=loop)
         return y
 
     def activation(self, name: str, x: Tensor, function: int, start: int, channels: int, loop: str = "") -> Tensor:
-        """Sigmoid (0) or tanh (1) of channels ``start .. start + channels - 1``, by table (SPEC E-4, B-6, T-4) or E-9."""
+        """Sigmoid (0) or tanh (1) of channels ``start`` onward, by table (SPEC E-4, B-6, T-4 to T-7), or E-9."""
         y = self.tensor(name, (x.shape[0], channels))
         a, b, ref = x.format, y.format, (Ref(x.name),)
         if a.kind == b.kind == "f32":
             self.step("activate_f32", ref, (function, start), y, loop=loop)
         elif a.kind == b.kind == "bf16":
-            table = shipped("sigmoid_bf16" if function == SIGMOID else "tanh_bf16")
-            self.step("lookup", ref, (table, 0, start), y, loop=loop)
+            self.step("lookup", ref, (self.activation_tables.bf16[function], 0, start), y, loop=loop)
         elif a.is_code and b.is_code:
-            table = code_table(function, a.bits, a.scale, a.zero_point, b.bits, b.scale, b.zero_point)
+            tables = self.activation_tables
+            own = tables.of_codes(function, name) if a.bits == b.bits == 8 else None
+            formats = (a.bits, a.scale, a.zero_point, b.bits, b.scale, b.zero_point)
+            table = own if own is not None else device_code_table(tables, function, *formats)
             self.step("lookup", ref, (table, a.lowest, start), y, loop=loop)
             self._store(name, table.nbytes)
         else:
@@ -333,7 +379,12 @@ class Builder:
         return pcm, clipped
 
     def build(self, source: Tensor, results: tuple[Tensor, ...]) -> Program:
-        facts = {"proofs": self.proofs, "stored_bytes": self.stored, "origin": self.origin}
+        facts = {
+            "proofs": self.proofs,
+            "stored_bytes": self.stored,
+            "origin": self.origin,
+            "scale_error": self.scale_error,
+        }
         return Program(self.tensors, tuple(self.steps), source.name, tuple(t.name for t in results), facts)
 
     # -- constants ----------------------------------------------------------------------------------------------------
@@ -344,7 +395,7 @@ class Builder:
 
     def _kind(self, name: str, x: Tensor, y: Tensor) -> str:
         """The arithmetic of a layer: its weights' format, which its input and output must fit."""
-        kind = self.preset.kind(f"{name}.weight")
+        kind = self._supported(f"{name}.weight", self.preset.kind(f"{name}.weight"))
         fits = {
             "int8": x.format.is_code and (y.format.is_code or y.format.kind == "bf16"),
             "bf16": x.format.kind == y.format.kind == "bf16",
@@ -356,6 +407,23 @@ class Builder:
                 f"change preset {self.preset.name!r}"
             )
         return kind
+
+    def _supported(self, name: str, kind: str) -> str:
+        """``kind`` where the profile has it; the float reference runs on every profile."""
+        if kind != "f32" and kind not in self.profile.formats:
+            raise InputError(
+                f"profile {self.profile.name!r} has no {kind} ({name} of preset {self.preset.name!r}), only "
+                f"{', '.join(self.profile.formats)}: use another preset or profile"
+            )
+        return kind
+
+    def _codes(self, weight: Array, axis: int, x: Format, y: Format, bias: Array) -> tuple[Array, Array]:
+        """Weight codes, and their scale per output channel: each its own (SPEC Q-2), or the layer's (SPEC Q-13)."""
+        smallest = self._smallest_scale(x, y, bias)
+        if not self.profile.power_of_two_scales:
+            return quantize_weights(weight, axis, smallest)
+        codes, scale = quantize_layer(weight, smallest)
+        return codes, np.full(weight.shape[axis], scale)
 
     def _integers_only(self, name: str) -> None:
         if self.preset.kind(f"{name}.weight") != "int8":
@@ -372,8 +440,12 @@ class Builder:
             raise InputError(f"{name}: {what} can reach {bound}, beyond {width} bits; calibrate again or widen the range")
 
     def _smallest_scale(self, x: Format, y: Format, bias: Array) -> Array:
-        """Per channel the weight scale below which no shift could follow, or the bias would pass 2^23 (SPEC Q-2)."""
-        least = np.abs(bias.astype(np.float64)) * 2.0**-23
+        """Per channel the weight scale below which no shift could follow, or the bias would pass 2^23 (SPEC Q-2).
+
+        Where the profile stores a narrower bias it must not pass that (SPEC Q-13).
+        """
+        largest = float(min(1 << 23, ((1 << (self.profile.bias_bits - 1)) - 1) * self.profile.bias_unit))
+        least = np.abs(bias.astype(np.float64)) * (1.0 / largest)
         if y.is_code:
             least = np.maximum(least, y.scale * 2.0 ** -(self.profile.largest_shift - 2))
         smallest: Array = least / x.scale
@@ -382,7 +454,7 @@ class Builder:
     def _requantizer(
         self, name: str, x: Format, y: Format, codes: Array, scales: Array, bias: Array, relu: bool
     ) -> Requantizer:
-        """Constants of the layer's law, channel by channel (SPEC Q-3, G-1 to G-3, Q-9, O-1).
+        """Constants of the layer's law, channel by channel (SPEC Q-3, G-1 to G-3, G-6 to G-9, Q-9, O-1).
 
         codes int8 [channel, ...]; scales float64 [channel]; bias float [channel].
         """
@@ -394,6 +466,7 @@ class Builder:
         empty = np.abs(flat).max(1) == 0
         eight = x.bits == 8 and y.bits == 8
         law = LAW_BF16 if y.kind == "bf16" else (self.profile.law_8 if eight else self.profile.law_16)
+        rule = self.profile.multiplier_8 if eight else self.profile.multiplier_16
         if relu and law == LAW_BF16:
             raise InputError(f"{name}: no ReLU into bf16 output; change preset {self.preset.name!r}")
         if self.profile.unsigned_codes and x.is_code:  # the device sums unsigned codes: its partial sums must fit as well
@@ -401,31 +474,33 @@ class Builder:
             self._prove(name, "accumulator of unsigned codes", widest * ((1 << x.bits) - 1), self.profile.width)
         count = len(flat)
         total, multiplier, shift = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
-        unit = np.zeros(count)
+        unit, error = np.zeros(count), np.zeros(count)
         half = (1 << (y.bits - 1)) if self.profile.unsigned_codes else 0
         for c in range(count):
             s = x.scale * float(scales[c])
             b = float(bias[c])
-            if empty[c]:  # no weight fixes the accumulator's unit: one fine enough for the bias (SPEC Q-3)
+            if empty[c] and not self.profile.power_of_two_scales:
+                # No weight fixes the accumulator's unit: one fine enough for the bias (SPEC Q-3).
                 s = (abs(b) / 32768.0 or 1.0) if law == LAW_BF16 else y.scale / 256.0
             unit[c] = s
             if abs(b / s) >= 2.0**31:
                 raise InputError(f"{name}: bias of channel {c} is {b / s:.0f} accumulator units, beyond 32 bits")
-            quantized_bias = int(np.rint(b / s))
+            quantized_bias = int(np.rint(b / (s * self.profile.bias_unit))) * self.profile.bias_unit
             total[c] = quantized_bias - x.zero_point * int(sums[c])
             if law != LAW_BF16:
                 if law == LAW_FOLDED:
                     total[c] += math.floor((y.zero_point + half) * y.scale / s + 0.5)
                 used = max((products - 1).bit_length() + self.profile.multiplier_headroom, abs(quantized_bias).bit_length())
                 bounds = (int(low[c]), int(high[c]), int(total[c]))
-                multiplier[c], shift[c] = self._fit(name, c, s / y.scale, 31 - used, *bounds, law)
+                multiplier[c], shift[c] = self._fit(name, c, s / y.scale, 31 - used, *bounds, law, rule)
+                error[c] = abs(float(multiplier[c]) * 2.0 ** -float(shift[c]) / (s / y.scale) - 1.0)
             self._prove(name, "accumulator", max(abs(int(low[c])), abs(int(high[c]))), self.profile.width)
             self._prove(name, "accumulator + bias", _widest(int(low[c]), int(high[c]), int(total[c])), self.profile.width)
         pre = 0
         addend = np.zeros(count, np.int64)
         if law == LAW_FOLDED:
-            addend = total * multiplier + ((1 << shift) >> 1)
-        elif law != LAW_BF16:
+            addend = total * multiplier + (((1 << shift) >> 1) if self.profile.rounding_constant else 0)
+        elif law == LAW_NORM_TWICE:
             pre = min(self.profile.largest_pre_shift, int(shift.min()))
             for c in range(count):
                 widest = _widest(int(low[c]), int(high[c]), int(total[c])) + ((1 << pre) >> 1)
@@ -435,6 +510,8 @@ class Builder:
         # Before the offset: unsigned codes where the zero point is folded, codes without their zero point where it is not.
         origin = -half if law == LAW_FOLDED else y.zero_point
         lowest, highest = (y.lowest - origin, y.highest - origin) if y.is_code else (0, 0)
+        if law != LAW_BF16:
+            self.scale_error[name] = _freeze(error)
         self._store(name, codes.size + count * (4 if law == LAW_BF16 else 4 + 1 + 1) + (4 * count if law == LAW_BF16 else 0))
         return Requantizer(
             law,
@@ -450,10 +527,25 @@ class Builder:
         )
 
     def _fit(
-        self, name: str, channel: int, ratio: float, allowed: int, low: int, high: int, total: int, law: int
+        self, name: str, channel: int, ratio: float, allowed: int, low: int, high: int, total: int, law: int, rule: str
     ) -> tuple[int, int]:
-        """The finest (M, n) of SPEC G-1 whose products fit the profile's width (SPEC O-1)."""
+        """(M, n) by the profile's rule: the finest of SPEC G-1 whose products fit, or that of SPEC G-8, G-9 (SPEC O-1)."""
         profile = self.profile
+        if rule != SEARCH:
+            m, n = {Q31: q31_multiplier, Q15: q15_multiplier}.get(rule, power_of_two_multiplier)(ratio)
+            if not (1 if rule in (Q31, Q15) else 0) <= n <= profile.largest_shift:
+                raise InputError(
+                    f"{name}: channel {channel} has scale ratio {ratio:.3g}, beyond the shifts of profile {profile.name!r}; "
+                    "calibrate again"
+                )
+            widest = _widest(low, high, total)
+            if law == LAW_DOUBLE:
+                self._prove(name, "accumulator to scale", widest << max(31 - n, 0), profile.width)
+            elif law == LAW_FOLDED:
+                self._prove(name, "product + addend", widest * m + ((1 << n) >> 1), profile.width)
+            else:
+                self._prove(name, "product", widest * m + ((1 << n) >> 1), 64)
+            return m, n
         for bits in range(min(profile.multiplier_bits, allowed), -1, -1):
             m, n = frexp_multiplier(ratio, bits, profile.largest_shift)
             if not 0 <= n <= profile.largest_shift:

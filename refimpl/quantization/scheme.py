@@ -1,4 +1,4 @@
-"""Scales, zero points, multipliers: the float64 functions of lowering (SPEC Q-1, Q-2, Q-10, G-1).
+"""Scales, zero points, multipliers: the float64 functions of lowering (SPEC Q-1, Q-2, Q-10, Q-12, Q-13, G-1, G-8, G-9).
 
 Pure Python and NumPy float64 with only + - x /, rint, floor and frexp: the same constants on every machine.
 """
@@ -30,6 +30,38 @@ def activation_format(low: float, high: float, bits: int) -> Format:
         return Format(kind, 2.0**-bits, -(1 << (bits - 1)))
     scale = (high - low) / float((1 << bits) - 1)
     return Format(kind, scale, int(np.rint(-low / scale)) - (1 << (bits - 1)))
+
+
+def symmetric_format(low: float, high: float, bits: int, power_of_two: bool) -> Format:
+    """Format with zero point 0 of the range [low, high] (SPEC Q-12): ``scale = max(|low|, |high|) / (2^(bits - 1) - 1)``.
+
+    With ``power_of_two`` the next power of two that is not less. An empty range has scale 2^-bits.
+    """
+    largest = max(abs(low), abs(high))
+    if not math.isfinite(largest) or low > high:
+        raise InputError(f"activation range [{low}, {high}] is not a range: calibrate again on finite audio")
+    kind = {8: "int8", 16: "int16"}[bits]
+    if largest < 2.0**-60:
+        return Format(kind, 2.0**-bits, 0)
+    scale = largest / float((1 << (bits - 1)) - 1)
+    return Format(kind, next_power_of_two(scale) if power_of_two else scale, 0)
+
+
+def next_power_of_two(value: float) -> float:
+    """The least power of two that is not below ``value`` > 0, exact."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
+
+
+def quantize_layer(weight: Array, smallest: Array | float = 0.0) -> tuple[Array, float]:
+    """INT8 codes and the one power-of-two scale of a layer (SPEC Q-13): ``d = next_power_of_two(max|w| / 127)``.
+
+    d is at least ``smallest``'s largest entry, made a power of two as well; an all-zero layer has that d, or 1.
+    """
+    values = weight.astype(np.float64)
+    least = max(float(np.abs(values).max()) / 127.0, float(np.max(smallest)))
+    scale = next_power_of_two(least) if least > 0 else 1.0
+    return np.ascontiguousarray(np.rint(values / scale).astype(np.int8)), scale
 
 
 def quantize_weights(weight: Array, axis: int, smallest: Array | float = 0.0) -> tuple[Array, Array]:
@@ -68,6 +100,33 @@ def frexp_multiplier(ratio: float, bits: int, largest_shift: int) -> tuple[int, 
         if final or not (multiplier % 2 == 0 or multiplier == 1 << b or shift > largest_shift):
             return multiplier, shift
         b -= 1
+
+
+def q31_multiplier(ratio: float) -> tuple[int, int]:
+    """``ratio ~ M / 2^n`` with M in [2^30, 2^31), TFLite's QuantizeMultiplier (SPEC G-8); (0, 31) for ratios below 2^-32.
+
+    ``mantissa, exponent = frexp(ratio)``; ``M = floor(mantissa * 2^31 + 1/2)`` (ties away from zero, as M > 0), halved where
+    it is 2^31; ``n = 31 - exponent``. n below 1 (ratios of 2^30 and more) is the caller's to refuse.
+    """
+    mantissa, exponent = math.frexp(ratio)
+    multiplier = math.floor(mantissa * 2.0**31 + 0.5)
+    if multiplier == 1 << 31:
+        multiplier, exponent = 1 << 30, exponent + 1
+    return (multiplier, 31 - exponent) if exponent >= -31 else (0, 31)
+
+
+def q15_multiplier(ratio: float) -> tuple[int, int]:
+    """:func:`q31_multiplier` reduced to 15 bits, as TFLite's 16x8 kernels do when they run (SPEC G-8)."""
+    multiplier, shift = q31_multiplier(ratio)
+    reduced = (multiplier + (1 << 15)) >> 16 if multiplier < 0x7FFF0000 else 0x7FFF
+    return reduced, shift - 16
+
+
+def power_of_two_multiplier(ratio: float) -> tuple[int, int]:
+    """``(1, n)`` with ``ratio = 2^-n``, exact where all scales are powers of two (SPEC G-9)."""
+    mantissa, exponent = math.frexp(ratio)
+    assert mantissa == 0.5, "only ratios of powers of two come here"
+    return 1, 1 - exponent
 
 
 def largest_multipliers(ratios: tuple[float, ...], bounds: tuple[int, ...], what: str) -> tuple[tuple[int, ...], int]:

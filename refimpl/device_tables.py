@@ -1,0 +1,114 @@
+"""Activation tables that a team dumped from its device: read, checked, compared with the exact ones (SPEC T-4, B-6)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refimpl.errors import InputError
+from refimpl.numerics.activation import NAMES, VARIANTS, ActivationTables, patterns, variant
+from refimpl.numerics.tables import SIGMOID, TANH
+
+Array = np.ndarray[Any, np.dtype[Any]]
+PATTERNS, CODES = 1 << 16, 256
+LARGEST_FILE = 1 << 24
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What a table of BF16 patterns is like: where it is furthest from the exact one, and how often it steps back."""
+
+    largest_difference: float
+    at: float  # the argument of the largest difference
+    descents: int  # neighbouring arguments whose values fall
+
+    def __str__(self) -> str:
+        monotone = "monotone" if not self.descents else f"not monotone ({self.descents} descents)"
+        return f"largest difference from the exact table {self.largest_difference:.3g} at {self.at:.4g}, {monotone}"
+
+
+def device_tables(base: str, sigmoid: Path | None, tanh: Path | None) -> tuple[ActivationTables, dict[str, str]]:
+    """The tables named ``base``, each replaced by a file's where one is given; and a line about each file.
+
+    A file is ``.npy`` or raw ``.bin`` (little-endian) with 65,536 BF16 patterns (uint16, indexed by the input's pattern) or 256
+    codes (int8, indexed by q + 128, for every 8-bit step of that function), or ``.npz`` with 256 codes per step, by its name.
+    :class:`InputError` for another size or dtype, and for NaN where the argument is none.
+    """
+    if base not in VARIANTS:
+        raise InputError(f"activation tables {base!r} are unknown: use one of {', '.join(VARIANTS)}, or give your own files")
+    known = variant(base)
+    bf16, codes, notes = dict(known.bf16), {}, {}
+    for function, path in ((SIGMOID, sigmoid), (TANH, tanh)):
+        if path is None:
+            continue
+        found = _read(path)
+        if isinstance(found, Mapping):
+            codes[function] = found
+            notes[NAMES[function]] = f"{path.name}: tables of 256 codes for {len(found)} steps"
+        elif len(found) == CODES:
+            codes[function] = {"": found}
+            notes[NAMES[function]] = f"{path.name}: one table of 256 codes for every 8-bit step"
+        else:
+            report = examine(found, function, path)
+            bf16[function] = found
+            notes[NAMES[function]] = f"{path.name}: {report}"
+    if not notes:
+        return known, {}
+    return ActivationTables(f"{base} with own {' and '.join(notes)}", bf16, codes), notes
+
+
+def examine(table: Array, function: int, path: Path) -> TableReport:
+    """Compare a table of BF16 patterns with the exact one; :class:`InputError` where it has a NaN of its own."""
+    x = patterns()
+    given, exact = (_values(t) for t in (table, variant("exact").bf16[function]))
+    number = ~np.isnan(x)
+    wrong = np.flatnonzero(np.isnan(given) & number)
+    if len(wrong):
+        raise InputError(
+            f"{path}: {len(wrong)} entries are NaN, first at pattern 0x{wrong[0]:04x}; dump the table again, as uint16 patterns"
+        )
+    difference = np.where(number, np.abs(given - exact), 0.0)
+    worst = int(np.argmax(difference))
+    ascending = np.argsort(x[number], kind="stable")
+    descents = int((np.diff(given[number][ascending]) < 0).sum())
+    return TableReport(float(difference[worst]), float(x[worst]), descents)
+
+
+def _values(table: Array) -> Array:
+    values: Array = (table.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    return values
+
+
+def _read(path: Path) -> Array | dict[str, Array]:
+    """The file's table, or its tables by step; checked for size and dtype."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(
+                f"{path}: {path.stat().st_size} bytes are no activation table; give 65,536 uint16 or 256 int8 entries"
+            )
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {step: _checked(archive[step], f"{path}, step {step}", (CODES,)) for step in archive.files}
+        if path.suffix == ".npy":
+            return _checked(np.load(path, allow_pickle=False), str(path), (PATTERNS, CODES))
+        data = path.read_bytes()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise InputError(f"{path}: cannot be read as a table ({reason}); give .npy, .npz or raw .bin") from None
+    kind: Any = {2 * PATTERNS: "<u2", CODES: "i1"}.get(len(data))
+    if kind is None:
+        raise InputError(f"{path}: {len(data)} bytes are no table; 131,072 bytes of BF16 patterns or 256 of codes are")
+    return np.frombuffer(data, kind)
+
+
+def _checked(table: Array, what: str, sizes: tuple[int, ...]) -> Array:
+    kinds = {PATTERNS: ("uint16", "int16"), CODES: ("int8",)}
+    if table.shape not in {(size,) for size in sizes} or table.dtype.name not in kinds[len(table)]:
+        wanted = " or ".join(f"{size} entries of {kinds[size][0]}" for size in sizes)
+        raise InputError(f"{what}: {table.dtype.name} {list(table.shape)} is no activation table; give {wanted}")
+    return np.ascontiguousarray(table).view(np.uint16 if len(table) == PATTERNS else np.int8)
