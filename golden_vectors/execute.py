@@ -13,6 +13,7 @@ import numpy as np
 from golden_vectors.case import DTYPES, Case
 from golden_vectors.registry import called, is_function
 from refimpl.errors import InputError
+from refimpl.numerics.activation import ActivationTables
 from refimpl.program import Program, State, Tensor
 from refimpl.session import Model
 from refimpl.weights_io import Container, default_weights, load_container
@@ -106,8 +107,9 @@ def run_network(case: Case) -> dict[str, Array]:
     return found
 
 
-def model_of(case: Case) -> Model:
-    return Model(container_of(case), case.preset or "fp32", case.profile or "gap9")
+def model_of(case: Case, tables: ActivationTables | None = None) -> Model:
+    """A network case's model on the readable kernels, which are the specification; ``tables`` are a device's own."""
+    return Model(container_of(case), case.preset or "fp32", case.profile or "gap9", tables, kernels="reference")
 
 
 def digests_of(case: Case) -> dict[str, tuple[str, ...]]:

@@ -183,11 +183,17 @@ class Program:
                 state[name] = np.full((count, *tensor.shape), tensor.start, DTYPES[tensor.format.kind])
         return state
 
-    def run(self, frames: Array | Mapping[str, Array], state: State, keep: Collection[str] = ()) -> Values:
+    def run(
+        self,
+        frames: Array | Mapping[str, Array],
+        state: State,
+        keep: Collection[str] = (),
+        operators: Mapping[str, Kernel] = OPERATORS,
+    ) -> Values:
         """Run all steps over ``frames`` [T, *source shape], T >= 1; ``state`` is advanced in place.
 
         A slice of a network may have several inputs: ``frames`` then maps their names to [T, *shape]. Returns the results and
-        every tensor named in ``keep``, each [T, *shape] in its stored dtype.
+        every tensor named in ``keep``, each [T, *shape] in its stored dtype. ``operators`` are the kernels to run on.
         """
         given = frames if isinstance(frames, Mapping) else {self.source: frames}
         count = len(next(iter(given.values())))
@@ -203,13 +209,13 @@ class Program:
             if self.steps[index].loop:
                 while stop < len(self.steps) and self.steps[stop].loop == self.steps[index].loop:
                     stop += 1
-                self._run_loop(self.steps[index:stop], buffers, count, state)
+                self._run_loop(self.steps[index:stop], buffers, count, state, operators)
             else:
                 step = self.steps[index]
                 for name in step.outputs:
                     if name not in buffers:
                         buffers[name] = self._buffer(name, count, state)
-                OPERATORS[step.operator](*self._arguments(step, buffers, 0, count))
+                operators[step.operator](*self._arguments(step, buffers, 0, count))
             for step in self.steps[index:stop]:
                 for ref in step.inputs:
                     name = ref.tensor
@@ -220,12 +226,14 @@ class Program:
             state[name] = buffers[name][-self.past[name] :].copy()
         return {name: buffers[name][self.past.get(name, 0) :] for name in wanted if name in buffers}
 
-    def _run_loop(self, steps: tuple[Step, ...], buffers: Values, count: int, state: State) -> None:
+    def _run_loop(
+        self, steps: tuple[Step, ...], buffers: Values, count: int, state: State, operators: Mapping[str, Kernel]
+    ) -> None:
         for step in steps:
             for name in step.outputs:
                 if name not in buffers:
                     buffers[name] = self._buffer(name, count, state)
-        kernels = [OPERATORS[step.operator] for step in steps]
+        kernels = [operators[step.operator] for step in steps]
         for t in range(count):
             for step, kernel in zip(steps, kernels, strict=True):
                 kernel(*self._arguments(step, buffers, t, 1))

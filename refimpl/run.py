@@ -40,7 +40,7 @@ from refimpl.errors import InputError
 from refimpl.numerics.activation import VARIANTS
 from refimpl.presets import MORE, NAMES, load_preset
 from refimpl.profiles import PROFILES, profile_named
-from refimpl.session import BLOCK, HOP, Model
+from refimpl.session import BLOCK, HOP, KERNELS, Model
 from refimpl.weights_io import check_preset, default_weights, load_container
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -132,6 +132,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--profile", default="gap9", help=f"{', '.join(sorted(PROFILES))} (default %(default)s)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights container (default: the shipped one)")
+    parser.add_argument("--path", choices=KERNELS, default="auto", help="kernels: reference, or fast ones of the same bits")
+    parser.add_argument("--tier", choices=("vnni", "avx2", "any"), help="of the fast kernels (default: the processor's best)")
     parser.add_argument("--tables", choices=VARIANTS, help="sigmoid and tanh of the device (default: the profile's, exact)")
     for name in ("sigmoid", "tanh"):
         parser.add_argument(
@@ -186,7 +188,7 @@ def _load(options: argparse.Namespace) -> Model:
     for function, note in notes.items():
         print(f"{function} table {printable(note)}", file=sys.stderr)
     announce_compilation()
-    return Model(container, options.preset, options.profile, tables)
+    return Model(container, options.preset, options.profile, tables, kernels=options.path, tier=options.tier)
 
 
 def plan(inputs: Sequence[Path], out: Path | None, dump: Path | None, speakers: int) -> list[Job]:

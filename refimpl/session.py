@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from refimpl.errors import InputError
 from refimpl.networks import tf_mlpnet
 from refimpl.numerics.activation import VARIANTS, ActivationTables, variant
+from refimpl.numerics.jit import has_compiler
 from refimpl.operators import elementwise
 from refimpl.presets import load_preset
 from refimpl.profiles import profile_named
@@ -26,6 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 RATE = 16000
 HOP, BACK_PAD, N_FFT = 96, 96, 256
 BLOCK = 64  # frames run at once: bounds the memory, changes no bit
+KERNELS = ("auto", "fast", "reference")
 
 
 def load(
@@ -33,22 +35,30 @@ def load(
     preset: str = "mixmlp",
     profile: str = "gap9",
     tables: str | ActivationTables | None = None,
+    *,
+    kernels: str = "auto",
+    tier: str | None = None,
 ) -> Model:
     """Load a weights container (default: the shipped one) and lower it to ``preset`` and ``profile``.
 
     ``preset`` is one of fp32, int8, mixlstm, fpconv, mixmlp, fullmlp, int16, or the path of a preset file. ``tables``: the
-    device's sigmoid and tanh, by name or from :func:`refimpl.device_tables.device_tables` (default: the profile's). Raises
-    :class:`InputError` for a missing, damaged or tampered container, an unknown preset or profile, a preset that the
-    container holds no ranges for, and a program whose widths cannot be proven.
+    device's sigmoid and tanh, by name or from :func:`refimpl.device_tables.device_tables` (default: the profile's). ``kernels``
+    and ``tier`` say what it runs on (:class:`Model`) and change no bit. Raises :class:`InputError` for a missing, damaged or
+    tampered container, an unknown preset or profile, a preset that the container holds no ranges for, and a program whose
+    widths cannot be proven.
     """
     where = Path(path) if path is not None else default_weights()
     container = load_container(where)
     check_preset(container, preset, str(where))
-    return Model(container, preset, profile, tables)
+    return Model(container, preset, profile, tables, kernels=kernels, tier=tier)
 
 
 class Model:
-    """A network lowered to one preset and profile. Immutable; streams carry the state."""
+    """A network lowered to one preset and profile. Immutable; streams carry the state.
+
+    ``kernels``: ``reference`` runs the operators, which are the specification; ``fast`` runs what is proven equal to them;
+    ``auto`` is ``fast`` wherever there is a compiler. ``tier``: ``vnni``, ``avx2`` or ``any`` instead of the processor's best.
+    """
 
     def __init__(
         self,
@@ -56,6 +66,9 @@ class Model:
         preset: str = "mixmlp",
         profile: str = "gap9",
         tables: str | ActivationTables | None = None,
+        *,
+        kernels: str = "auto",
+        tier: str | None = None,
     ) -> None:
         _check_floating_point()
         self.config, self.preset, self.profile = container.config, preset, profile
@@ -64,6 +77,7 @@ class Model:
         self.program: Program = tf_mlpnet.build(
             container.config, container.weights, container.ranges, load_preset(preset), profile_named(profile), self.tables
         )
+        self.kernels, self.run = _runner(self.program, kernels, tier)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -116,7 +130,7 @@ class Model:
         frames = frames_of(pcm)[:stop]
         state = self.program.start()
         for first in range(0, len(frames), BLOCK):
-            yield first, self.program.run(frames[first : first + BLOCK], state, keep)
+            yield first, self.run(frames[first : first + BLOCK], state, keep)
 
 
 class Stream:
@@ -166,7 +180,7 @@ class Stream:
         for first in range(0, count, BLOCK):
             size = min(BLOCK, count - first)
             frames = np.lib.stride_tricks.sliding_window_view(self._pending, N_FFT)[::HOP][first : first + size]
-            values = self.model.program.run(frames, self._state)
+            values = self.model.run(frames, self._state)
             self._clipped += values["clipped"].sum(0)
             parts.append(values["pcm"].transpose(1, 0, 2).reshape(speakers, -1))
         self._pending = self._pending[count * HOP :].copy()
@@ -241,6 +255,22 @@ def check_pcm(pcm: Array, empty: bool = False) -> Array:
     if not empty and len(pcm) == 0:
         raise InputError("PCM holds no samples; at least one is needed")
     return pcm
+
+
+def _runner(program: Program, kernels: str, tier: str | None) -> tuple[str, Callable[..., Values]]:
+    """The kernels' name and what runs the program on them: :meth:`Program.run`, or the same of the fast path."""
+    if kernels not in KERNELS:
+        raise InputError(f"kernels {kernels!r} are unknown: use one of {', '.join(KERNELS)}")
+    if kernels == "fast" and not has_compiler():
+        raise InputError("the fast kernels need the compiler that NUMBA_DISABLE_JIT turns off: use the reference kernels")
+    if kernels == "reference" or not has_compiler():
+        return "reference", program.run
+    from refimpl.fast.tier import select  # here, so that the reference kernels need nothing of it
+
+    select(tier)
+    from refimpl.fast.executor import Executor
+
+    return "fast", Executor(program).run
 
 
 def _check_floating_point() -> None:

@@ -18,20 +18,26 @@ import numpy as np
 from refimpl.audio import read_pcm
 from refimpl.cli import Parser, announce_compilation, guarded
 from refimpl.presets import NAMES
+from refimpl.program import Program
 from refimpl.session import BLOCK, Model, frames_of, load
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def measure(model: Model, reference: Model, pcm: Array) -> dict[str, float]:
-    """SQNR in dB by tensor name, in the order of the program's steps, and of ``pcm`` at the end."""
-    program, floating = model.program, reference.program
+def counterparts(program: Program, floating: Program) -> dict[str, str]:
+    """Every tensor of ``program`` that has a real value, and the tensor of the fp32 program that it stands for."""
     origin = program.facts["origin"]
-    pairs = {
+    return {
         name: origin.get(name, name)
         for name, tensor in program.tensors.items()
         if origin.get(name, name) in floating.tensors and tensor.format.kind != "int32" and name not in ("frame", "clipped")
     }
+
+
+def measure(model: Model, reference: Model, pcm: Array) -> dict[str, float]:
+    """SQNR in dB by tensor name, in the order of the program's steps, and of ``pcm`` at the end."""
+    program, floating = model.program, reference.program
+    pairs = counterparts(program, floating)
     energy, noise = dict.fromkeys(pairs, 0.0), dict.fromkeys(pairs, 0.0)
     frames, state, other = frames_of(pcm), program.start(), floating.start()
     for first in range(0, len(frames), BLOCK):
@@ -43,10 +49,11 @@ def measure(model: Model, reference: Model, pcm: Array) -> dict[str, float]:
             energy[name] += float((x * x).sum())
             noise[name] += float((difference * difference).sum())
     made = [name for step in program.steps for name in step.outputs if name in pairs]
-    return {name: _decibels(energy[name], noise[name]) for name in made}
+    return {name: decibels(energy[name], noise[name]) for name in made}
 
 
-def _decibels(energy: float, noise: float) -> float:
+def decibels(energy: float, noise: float) -> float:
+    """``10 log10(energy / noise)``; infinite where there is no noise, or nothing else."""
     if noise == 0.0:
         return math.inf
     return 10 * math.log10(energy / noise) if energy > 0 else -math.inf

@@ -15,6 +15,7 @@ LAYERS = (
     ("numerics",),
     ("profiles", "presets", "operators"),
     ("program",),
+    ("fast",),
     ("quantization",),
     ("networks",),
     ("weights_io", "device_tables"),
@@ -83,6 +84,9 @@ ALLOWED_ROUNDING = {
     "quantization/lowering.py": "float64 constants of lowering: biases, windows",
     "run.py": "figures shown to a person",
     "quantize.py": "seconds given by a person, to samples",
+    "fast/linear.py": "bounds of sums: the proof that 32-bit lanes hold a law's values",
+    "fast/elementwise.py": "the same, and constants",
+    "fast/vector.py": "the rules of numerics as vector instructions, which tests/test_fast.py holds equal to them",
 }
 
 
@@ -99,7 +103,7 @@ def test_rounding_only_in_numerics(path: Path) -> None:
             if called in {"rint", "round", "around", "floor", "ceil", "trunc", "clip", "fix"}:
                 bad.append((node.lineno, called))
         # In kernels an arithmetic right shift is a rounding; extracting bit fields of a BF16 pattern (>> 7) is not.
-        if layer(path) == "operators" and isinstance(node, ast.BinOp) and isinstance(node.op, ast.RShift):
+        if layer(path) in ("operators", "fast") and isinstance(node, ast.BinOp) and isinstance(node.op, ast.RShift):
             text = ast.unparse(node)
             if not text.endswith(("np.int64(7)", ">> 1")):
                 bad.append((node.lineno, text))
@@ -119,7 +123,7 @@ def test_no_branch_on_names() -> None:
 def test_no_libm_no_blas_no_fastmath_in_kernels() -> None:
     """Kernels call no transcendental function, no dot product, and no compiler switch but the package's own."""
     banned = {"exp", "log", "sin", "cos", "tanh", "sqrt", "pow", "dot", "matmul", "fma", "einsum", "expm1", "log1p"}
-    for folder in ("operators", "numerics"):
+    for folder in ("operators", "numerics", "fast"):
         for path in sorted((PACKAGE / folder).glob("*.py")):
             if path.name == "make_tables.py":
                 continue  # runs on the developer's machine with a multiple-precision library

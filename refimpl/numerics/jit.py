@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,25 @@ OPTIONS: dict[str, Any] = {"fastmath": False, "parallel": False, "nogil": True, 
 
 PACKAGE = Path(__file__).resolve().parent.parent
 KERNEL_FOLDERS = ("numerics", "operators")
+FAST_FOLDERS = (*KERNEL_FOLDERS, "fast")
 numba_config: Any = numba.config
 
 Function = Callable[..., Any]
 
 
-def source_digest() -> str:
+def source_digest(folders: Sequence[str] = KERNEL_FOLDERS) -> str:
     """SHA-256 over the name and text of every kernel source, the compiler's version and its options."""
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version_info[:2]} {OPTIONS}".encode())
-    for folder in KERNEL_FOLDERS:
+    for folder in folders:
         for path in sorted((PACKAGE / folder).glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def cache_folder() -> Path:
+def cache_folder(folders: Sequence[str] = KERNEL_FOLDERS) -> Path:
     """Where compiled kernels are kept: ``REFIMPL_CACHE_DIR``, else the user's cache folder."""
     root = os.environ.get("REFIMPL_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "refimpl" / source_digest()[:16]
+    return Path(root) / "refimpl" / source_digest(folders)[:16]
 
 
 _CACHE = cache_folder()
@@ -48,18 +50,45 @@ _CACHE = cache_folder()
 
 def cache_is_cold() -> bool:
     """True where no compiled kernel is stored yet: the first run will compile (and should say so)."""
-    return not numba_config.DISABLE_JIT and not any(_CACHE.glob("**/*.nbc"))
+    return has_compiler() and not any(_CACHE.glob("**/*.nbc"))
+
+
+def has_compiler() -> bool:
+    """False where ``NUMBA_DISABLE_JIT`` makes every kernel plain Python."""
+    return not numba_config.DISABLE_JIT
 
 
 def kernel(function: Function) -> Function:
     """Compile ``function`` with the package's options and its cache; other packages' Numba settings stay untouched."""
+    return kernel_in(_CACHE)(function)
+
+
+def kernel_in(folder: Path) -> Callable[[Function], Function]:
+    """:func:`kernel` with another cache: for code that is not the same on every processor."""
+
+    def compiling(function: Function) -> Function:
+        with _cache(folder) as usable:
+            compiled: Function = numba.njit(cache=usable, **OPTIONS)(function)
+        return compiled
+
+    return compiling
+
+
+def compile_entry(function: Function, signature: Any, folder: Path) -> Any:
+    """A C function of ``signature``, compiled now or taken from the cache; its ``address`` is what it is called by."""
+    with _cache(folder) as usable:
+        return numba.cfunc(signature, cache=usable, **OPTIONS)(function)
+
+
+@contextmanager
+def _cache(folder: Path) -> Iterator[bool]:
+    """Numba's cache folder set to ``folder``; gives whether it can be written."""
     before = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = str(_CACHE)
+    numba_config.CACHE_DIR = str(folder)
     try:
-        compiled: Function = numba.njit(cache=_writable(), **OPTIONS)(function)
+        yield _writable(folder)
     finally:
         numba_config.CACHE_DIR = before
-    return compiled
 
 
 def inline(function: Function) -> Function:
@@ -68,9 +97,9 @@ def inline(function: Function) -> Function:
     return compiled
 
 
-def _writable() -> bool:
+def _writable(folder: Path) -> bool:
     try:
-        _CACHE.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return False
-    return os.access(_CACHE, os.W_OK)
+    return os.access(folder, os.W_OK)

@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl.cli import Parser, folder_made, guarded, printable
+from refimpl.cost import blank_program, macs_by, part
 from refimpl.errors import InputError
-from refimpl.networks.tf_mlpnet import Config, build, nominal_bytes, parameters
+from refimpl.networks.tf_mlpnet import Config, nominal_bytes
 from refimpl.presets import load_preset
-from refimpl.profiles import profile_named
 from refimpl.program import Format
-from refimpl.quantization.lowering import BINS
 from refimpl.session import HOP, RATE
 from refimpl.weights_io import write_whole
 from weights.train.evaluate import FORMAT, UNPROCESSED, cell
@@ -61,16 +60,7 @@ Measured = dict[tuple[str, str], Result]  # by row name, and FLOAT, PTQ or QAT
 
 def macs(config: Config) -> dict[str, int]:
     """Multiply-accumulates of a 6 ms frame by part: all taps of all convolutions, padding too; no FFT, nothing elementwise."""
-    c, h, inner, a = config.channels, config.hidden, config.inner_bins, config.compression
-    each = config.blocks * config.mixers
-    return {
-        "frequency mixing": each * 2 * inner * inner * c,
-        "channel mixing": each * 2 * inner * c * c,
-        "lstm": config.blocks * BINS * 4 * h * (c + h),
-        "linear": config.blocks * (inner * c * c + BINS * h * c),
-        "compression": config.blocks * 2 * inner * a * c * c if a > 1 else 0,
-        "encoder and decoder": BINS * 9 * c * (2 + 2 * config.speakers),
-    }
+    return macs_by(blank_program(config, "fp32"), lambda layer: part(layer.name))
 
 
 def macs_per_second(config: Config) -> float:
@@ -80,8 +70,7 @@ def macs_per_second(config: Config) -> float:
 
 def activation_bits(config: Config, preset: str) -> float:
     """Mean bits per activation value of a frame: every tensor from the spectrum to the decoder's output, in its own format."""
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in parameters(config).items()}
-    floating = build(config, zeros, {}, load_preset("fp32"), profile_named("gap9")).tensors
+    floating = blank_program(config, "fp32").tensors
     names = [name for name in floating if name in ("spectrum", "encoder", "decoder") or name.startswith("block")]
     sizes = np.array([math.prod(floating[name].shape) for name in names])
     bits = np.array([Format(load_preset(preset).kind(name)).bits for name in names])
