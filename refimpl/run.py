@@ -12,12 +12,16 @@ import json
 import os
 import re
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ from refimpl.cli import (
     complain,
     folder_made,
     guarded,
+    positive_int,
     printable,
 )
 from refimpl.device_tables import device_tables
@@ -108,19 +113,68 @@ def _main(argv: Sequence[str] | None) -> int:
         if not options.json:
             print(f"preset {printable(model.preset)}, profile {model.profile}, arithmetic {model.identity['arithmetic']}")
             print(f"weights {model.weights_sha256}", flush=True)
-        model.separate(np.zeros(1, np.int16))  # loads every kernel, so that the first input's time is not theirs
-        for job in jobs:
-            try:
-                reports.append(separate(model, job, options))
-            except InputError as error:
-                bad += 1
-                complain(error)
+        model.separate(np.zeros(BLOCK * HOP + 1, np.int16))  # loads every kernel: the first input's time is not theirs
+        failed: list[InputError] = []
+        for found in _all(model, jobs, options):
+            if isinstance(found, InputError):
+                failed.append(found)
                 continue
+            reports.append(found)
             if not options.json:
-                _print_report(reports[-1])
+                _print_report(found)
+    for failure in failed:
+        complain(failure)
+    bad = len(failed)
     if options.json:
         print(json.dumps(model.identity | {"inputs": [asdict(report) for report in reports]}, indent=2))
     return 2 if bad else 0
+
+
+def _all(model: Model, jobs: Sequence[Job], options: argparse.Namespace) -> Iterator[Report | InputError]:
+    """What became of each job, in their order; with ``--jobs`` several run at once, each in a process of its own."""
+    if min(options.jobs, len(jobs)) == 1:
+        for job in jobs:
+            yield _attempt(model, job, options, True)
+        return
+    # Fresh interpreters: what this process has loaded (threads of a library, say) does not get into theirs.
+    with ProcessPoolExecutor(min(options.jobs, len(jobs)), get_context("spawn"), _start_worker, (options,)) as pool:
+        futures = [pool.submit(_in_worker, job) for job in jobs]
+        lengths = {future: length(job.path) for future, job in zip(futures, jobs, strict=True)}
+        try:
+            with _progress(f"{len(jobs)} files", sum(lengths.values())) as bar:
+                for future in futures:
+                    future.add_done_callback(lambda done: bar.update(lengths[done]))
+                for future, job in zip(futures, jobs, strict=True):
+                    try:
+                        yield future.result()
+                    except BrokenProcessPool:
+                        yield InputError(f"{job.path}: a process was ended from outside; run it again, with fewer --jobs")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in (pool._processes or {}).values():
+                process.terminate()
+            raise
+
+
+def _attempt(model: Model, job: Job, options: argparse.Namespace, bar: bool) -> Report | InputError:
+    try:
+        return separate(model, job, options, bar)
+    except InputError as error:
+        return error
+
+
+def _start_worker(options: argparse.Namespace) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop, and outputs half written are taken away
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _worker.update(model=_load(options, quiet=True), options=options)
+    _worker["model"].separate(np.zeros(BLOCK * HOP + 1, np.int16))
+
+
+def _in_worker(job: Job) -> Report | InputError:
+    return _attempt(_worker["model"], job, _worker["options"], False)
+
+
+_worker: dict[str, Any] = {}  # of a process of --jobs: its model and the options
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -140,6 +194,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             f"--{name}-table", type=Path, metavar="FILE", help=f"the device's {name}: 65,536 BF16 patterns or 256 codes"
         )
     add_audio_options(parser)
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="separate N files at once (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write intermediate tensors to DIR/STEM/ as .npy files")
     parser.add_argument(
@@ -175,7 +230,7 @@ def _frames(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _load(options: argparse.Namespace) -> Model:
+def _load(options: argparse.Namespace, quiet: bool = False) -> Model:
     """The model; as ``refimpl.load``, but all that can be wrong is said before kernels are compiled."""
     where = options.weights if options.weights is not None else default_weights()
     container = load_container(where)
@@ -185,9 +240,10 @@ def _load(options: argparse.Namespace) -> Model:
     tables, notes = device_tables(
         options.tables or profile_named(options.profile).tables, options.sigmoid_table, options.tanh_table
     )
-    for function, note in notes.items():
-        print(f"{function} table {printable(note)}", file=sys.stderr)
-    announce_compilation()
+    if not quiet:
+        for function, note in notes.items():
+            print(f"{function} table {printable(note)}", file=sys.stderr)
+        announce_compilation()
     return Model(container, options.preset, options.profile, tables, kernels=options.path, tier=options.tier)
 
 
@@ -213,7 +269,7 @@ def plan(inputs: Sequence[Path], out: Path | None, dump: Path | None, speakers: 
     return jobs
 
 
-def separate(model: Model, job: Job, options: argparse.Namespace) -> Report:
+def separate(model: Model, job: Job, options: argparse.Namespace, show: bool = True) -> Report:
     """Run one job; its outputs appear when all of them are complete."""
     samples, speakers = 0, model.config.speakers
     digests = [hashlib.sha256() for _ in range(speakers)]
@@ -232,7 +288,7 @@ def separate(model: Model, job: Job, options: argparse.Namespace) -> Report:
 
         started = time.perf_counter()
         stream = model.stream()
-        with _progress(job.path, seconds) as bar:
+        with _progress(job.path.name, seconds, show) as bar:
             for block in blocks_of(job.path, options.resample, options.channel):
                 samples += emit(stream.push(block))
                 bar.update(len(block) / audio.RATE)
@@ -263,12 +319,12 @@ def length(path: Path) -> float:
     return info.frames / info.rate
 
 
-def _progress(path: Path, seconds: float) -> Any:
+def _progress(what: object, seconds: float, show: bool = True) -> Any:
     """A bar in seconds of audio, for long files and terminals only."""
     return tqdm(
         total=seconds,
-        desc=printable(path.name),
-        disable=None if seconds > PATIENCE else True,
+        desc=printable(what),
+        disable=None if show and seconds > PATIENCE else True,
         leave=False,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
     )

@@ -179,7 +179,7 @@ class Stream:
         speakers, parts = self.model.config.speakers, []
         for first in range(0, count, BLOCK):
             size = min(BLOCK, count - first)
-            frames = np.lib.stride_tricks.sliding_window_view(self._pending, N_FFT)[::HOP][first : first + size]
+            frames = _windows(self._pending[first * HOP :], size)
             values = self.model.run(frames, self._state)
             self._clipped += values["clipped"].sum(0)
             parts.append(values["pcm"].transpose(1, 0, 2).reshape(speakers, -1))
@@ -244,7 +244,14 @@ def frames_of(pcm: Array) -> Array:
     total = -(-len(pcm) // HOP)
     padded = np.zeros((total - 1) * HOP + N_FFT, np.int16)
     padded[BACK_PAD : BACK_PAD + len(pcm)] = pcm
-    return np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
+    return _windows(padded, total)
+
+
+def _windows(samples: Array, count: int) -> Array:
+    """Views of the first ``count`` frames [count, 256]."""
+    if count == 1:  # NumPy's windows take longer than the transform
+        return samples[None, :N_FFT]
+    return np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP][:count]
 
 
 def check_pcm(pcm: Array, empty: bool = False) -> Array:

@@ -23,6 +23,7 @@ from refimpl.fast.executor import CHUNK, Executor
 from refimpl.fast.kernels import FAST, KERNELS
 from refimpl.fast.native import Call
 from refimpl.fast.vector import TIER
+from refimpl.numerics import jit
 from refimpl.numerics.requantize import (
     LAW_BF16,
     LAW_DOUBLE,
@@ -32,7 +33,8 @@ from refimpl.numerics.requantize import (
     LAW_SINGLE,
     Requantizer,
 )
-from refimpl.presets import NAMES
+from refimpl.presets import MORE, NAMES
+from refimpl.profiles import PROFILES
 from refimpl.program import OPERATORS, Program
 from refimpl.session import Model, frames_of, load
 from refimpl.weights_io import Container
@@ -183,6 +185,13 @@ def test_residual_adds(size: int, seed: int, wild: bool) -> None:
         equal("add_joint", arrays[0], arrays[1], *numbers, arrays[2], native=None if wild else types != (16, 16, 8))
     numbers = (draw(-128, 128), draw(-128, 128), draw(1, 1 << 30 if wild else 1 << 14), draw(0, 31), draw(-90, 90), -128, 127)
     equal("multiply", a, b, *numbers, y, native=None if wild else True)
+    for bits in (8, 16):
+        p, q, z = codes(rng, a.shape, BITS[bits]), codes(rng, a.shape, BITS[bits]), np.empty(a.shape, BITS[bits])
+        ends, law = (int(np.iinfo(z.dtype).min), int(np.iinfo(z.dtype).max)), draw(LAW_DOUBLE, LAW_SINGLE + 1)
+        scales = tuple(v for _ in range(3) for v in (draw(1 << 30, 1 << 31), draw(31, 40)))
+        equal("add_scaled", p, q, 3, -5, law, draw(0, 13), *scales, draw(-9, 9), *ends, z, native=True)
+        if bits == 8:
+            equal("multiply_scaled", p, q, 3, -5, law, *scales[:2], draw(-9, 9), *ends, z, native=True)
     for one, other in ((8, 16), (16, 8)):
         x, z = codes(rng, (1, size, 1), BITS[one]), np.empty((1, size, 1), BITS[other])
         info = np.iinfo(z.dtype)
@@ -197,6 +206,8 @@ def test_tables(size: tuple[int, int, int], channels: int, start: int, seed: int
     frames, bins, _ = size
     x, table = codes(rng, (frames, bins, channels + start), np.int8), codes(rng, (256,), np.int8)
     equal("lookup", x, table, -128, start, np.empty((frames, bins, channels), np.int8), native=True)
+    x = codes(rng, x.shape, np.int16)
+    equal("lookup", x, codes(rng, (65536,), np.int16), -32768, start, np.empty((frames, bins, channels), np.int16), native=True)
     wide, patterned = rng.integers(0, 65536, x.shape).astype(np.uint16), rng.integers(0, 65536, 65536).astype(np.uint16)
     equal("lookup", wide, patterned, 0, start, np.empty((frames, bins, channels), np.uint16), native=True)
 
@@ -249,6 +260,16 @@ def test_transforms(frames: int, seed: int) -> None:
     equal("to_pcm", head, np.empty((frames, 2, 96), np.int16), clipped, outputs=2, native=True)
 
 
+def test_compiled_names_are_unique() -> None:
+    """Functions that are made in functions are compiled under a name of their own; see ``jit.inline_as``."""
+    assert len(jit._names) > 20 and not any("<locals>" in name for name in jit._names)
+    for path in sorted((ROOT / "refimpl" / "fast").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert "inline(" not in text, f"{path.name}: a closure needs inline_as"
+    with pytest.raises(ValueError, match="two functions"):
+        jit.inline_as(next(iter(jit._names)))
+
+
 def test_the_table_has_every_operator() -> None:
     assert set(KERNELS) == set(OPERATORS) and set(FAST) < set(OPERATORS)
 
@@ -269,6 +290,25 @@ def test_executor_runs_the_program(preset: str, config: str, request: pytest.Fix
         for name, values in expected.items():
             assert np.array_equal(found[name], values, equal_nan=values.dtype.kind == "f"), name
         assert all(np.array_equal(mine[name], values) for name, values in theirs.items())
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_executor_runs_every_profile(profile: str, small: Container) -> None:
+    """All of a clip in machine code where a preset is what the profile can do, and the bits of the operators."""
+    ran = 0
+    for preset in (*NAMES, *MORE):
+        if preset == "fp32":
+            continue
+        try:
+            program = Model(small, preset, profile, kernels="reference").program
+        except InputError:
+            continue
+        frames, mine, theirs = frames_of(speech_like(96 * (CHUNK + 1))), program.start(), program.start()
+        found, expected = Executor(program).run(frames, mine), program.run(frames, theirs)
+        assert all(np.array_equal(found[name], values) for name, values in expected.items()), preset
+        assert all(np.array_equal(mine[name], values) for name, values in theirs.items()), preset
+        ran += 1
+    assert ran
 
 
 def test_program_runs_on_the_table(small: Container) -> None:

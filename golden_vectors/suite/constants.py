@@ -81,6 +81,9 @@ def _weights() -> Iterator[Case]:
     rows = np.tile(np.array([[0.5, -0.25, 0.126, 0.001]]), (4, 1))
     comment = "a smallest scale below, above and far above the channel's own: fewer codes, down to none"
     yield _quantized("smallest", comment, "dead_channel", rows, [0.001, 0.01, 0.26, 2.0])
+    comment = "a scale of 49: half codes are ties by division, and less by the rounded reciprocal"
+    rows = [[6223.0, *(49.0 * np.array([1.5, 3.5, -7.5, 11.5, 13.5, 0.5, 2.5]))]]
+    yield _quantized("reciprocal", comment, "reciprocal tie_half_up", rows, [0])
     comment = "random weights of very different channels"
     rows = Integers(20).fractions((3, 8)) * np.array([[1.0], [0.01], [100.0]], np.float32)
     yield _quantized("random", comment, "channel_constants", rows, [0, 0, 0], 20)
@@ -108,6 +111,8 @@ def _multipliers() -> Iterator[Case]:
     yield _search("no_shift", "a fitting multiplier stays at a shift of 0 even where it is even; above 255 n < 0", large, 8, 24)
     ties = [(2 * m + 1) / 512 for m in (128, 129, 200, 254)]
     yield _search("ties", "a mantissa at a tie goes up", ties, 8, 24)
+    below = [(2 * m + 1) / 512 - 2.0**-40 for m in (128, 129, 200, 254)]
+    yield _search("below_ties", "mantissas are FP64: just below a tie they go down, where FP32 would be at it", below, 8, 24)
     for bits in (0, 1, 4, 7):
         ratios = [0.0123, 0.7, 0.5, 0.25 + 2.0**-12, 3.0e-8, 1.9, 0.9375, 0.4375]
         comment = f"only {bits} bits are left for the multiplier"
@@ -120,7 +125,8 @@ def _multipliers() -> Iterator[Case]:
     yield directed("ratio_of_scales", "beyond_8_bits", comment, "G-4 G-1", flags, given, (PROFILE,), outputs, profile=PROFILE)
     pairs: dict[str, tuple[str, list[float], list[int]]] = {
         "two": ("the largest shift that both multipliers fit", [0.8, 0.013], [228, 255]),
-        "one_tie": ("a multiplier at a tie goes to even", [1.5 * 2.0**-30], [3]),
+        "ties": ("multipliers at ties go to even", [1.5 * 2.0**-30, 2.5 * 2.0**-30], [3, 3]),
+        "sum": ("each product alone would fit a larger shift, their sum does not", [0.6, 0.6], [255, 255]),
         "shift_30": ("small ratios reach the largest shift of 30", [1e-4, 1e-5], [255, 255]),
         "shift_0": ("a large ratio leaves no shift, and no rounding constant", [1.5e7], [128]),
         "coarse": ("INT16 bounds leave a multiplier of few bits", [1.0, 0.37], [32768, 65535]),
@@ -176,7 +182,8 @@ ROWS = [ROW, [-0.9, 0.31, 0.02, -0.7], [0.001, 0.002, -0.003, 0.0015]]
 def _folded_layers() -> Iterator[Case]:
     wide, narrow = (-1.0, 3.0), (-0.8, 1.7)
     comment = "the bias, minus the input's zero point times the weights, plus the unsigned output's zero point"
-    yield layer("plain", comment, "zero_point_sign zero_point_order bias_dropped", ROWS, [0.05, -0.4, 0.01], wide, narrow)
+    flags = "zero_point_sign zero_point_order bias_dropped channel_constants"
+    yield layer("plain", comment, flags, ROWS, [0.05, -0.4, 0.01], wide, narrow)
     comment = "a fused ReLU raises the lower bound to the unsigned zero point"
     yield layer("relu", comment, "relu_before_zero_point", ROWS, [0.05, -0.4, 0.01], wide, narrow, relu=True)
     ends: dict[str, tuple[str, Range, Range]] = {
@@ -194,7 +201,9 @@ def _folded_layers() -> Iterator[Case]:
         "one_weight", comment, "tie_half_up", [[127.0], [-127.0], [127.0]], [0.5, 1.5, -2.5], (-128.0, 127.0), (-9e3, 9e3)
     )
     comment = "output zero point at a tie of the accumulator's unit goes up, not to even"
-    yield layer("output_tie", comment, "tie_half_even", [[127.0]], [0.0], (-64.0, 63.5), (-0.25, 63.5))
+    yield layer("output_tie", comment, "tie_half_even shift_zero", [[127.0]], [0.0], (-64.0, 63.5), (-0.25, 63.5))
+    comment = "the output's zero point over a unit of 98: a tie where the product is divided, less where the ratio comes first"
+    yield layer("output_ratio", comment, "reciprocal", [[127.0 * 98.0]], [0.0], (-128.0, 127.0), (-147.0, 108.0))
 
 
 def _hard_layers() -> Iterator[Case]:
@@ -210,11 +219,12 @@ def _hard_layers() -> Iterator[Case]:
     comment = "a bias of exactly 2^23 units has 24 bits and leaves 7 for the multiplier, one unit less leaves 8"
     rows, codes = np.full((2, 2), 127.0), (-128.0, 127.0)
     yield layer("bias_bits", comment, "multiplier_search", rows, [2.0**23, 2.0**23 - 1], codes, (0.0, 1.8076e7))
-    comment = "520 products: ceil(log2 K) + 14 leaves 7 bits for the multiplier"
-    weight = np.abs(Integers(21).fractions((2, 520), 0.5))
-    yield layer(
-        "many_products", comment, "multiplier_search narrow_accumulator", weight, [0.3, -3.0], wide, (-200.0, 897.0), seed=21
-    )
+    for what, count, bits in (("many_products", 520, 7), ("products_512", 512, 8)):
+        comment = f"{count} products: ceil(log2 K) + 14 leaves {bits} bits for the multiplier"
+        weight = np.abs(Integers(21).fractions((2, count), 0.5))
+        weight[:, 0] = 1.5
+        flags = "multiplier_search narrow_accumulator"
+        yield layer(what, comment, flags, weight, [0.3, -3.0], wide, (-200.0, 910.0), seed=21)
     comment = "8 bits are left for the multiplier, but the product of total and multiplier needs 33: a coarser one"
     flags = "multiplier_search narrow_accumulator"
     yield layer("proof_decides", comment, flags, rows, [2.0**22, -(2.0**22)], codes, (-9.038e6, 9.038e6))
@@ -269,8 +279,9 @@ def _addition(what: str, comment: str, flags: str, ranges: Sequence[Range], form
 
 def _additions() -> Iterator[Case]:
     a, b, y = (-1.0, 3.0), (-0.5, 0.4), (-1.3, 3.1)
-    yield _addition("in_order", "the first operand has the larger scale and stays first", "residual_order", (a, b, y))
-    yield _addition("swapped", "the second operand has the larger scale and comes first", "residual_order", (b, a, y))
+    flags = "residual_order zero_point_sign unsigned_confusion"
+    yield _addition("in_order", "the first operand has the larger scale and stays first", flags, (a, b, y))
+    yield _addition("swapped", "the second operand has the larger scale and comes first", flags, (b, a, y))
     yield _addition(
         "equal_scales", "equal scales: no exchange, and a multiplier of 1", "residual_order multiplier_search", (a, a, y)
     )
@@ -286,6 +297,8 @@ def _additions() -> Iterator[Case]:
     for formats in ("int8 int16 int8", "int16 int16 int16", "int16 int8 int8", "int8 int8 int16"):
         comment = f"{formats.replace(' ', ', ')}: one common shift, operands in their order"
         yield _addition(f"joint_{formats.replace(' ', '_')}", comment, "residual_order multiplier_search", (a, b, y), formats)
+    comment = "two operands of one scale: both bound the multipliers"
+    yield _addition("joint_both_large", comment, "multiplier_search narrow_accumulator", (a, a, y), "int16 int16 int16")
 
 
 def _products_and_conversions() -> Iterator[Case]:

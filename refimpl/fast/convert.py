@@ -7,31 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.fast.elementwise import are, fits, half, largest
+from refimpl.fast.elementwise import CODES, are, fits, half, largest
 from refimpl.fast.native import VIEWS, Array, Call, Operator, entry, flat, replaces, shaped
 from refimpl.fast.vector import add32, bf16_of, clamp32, f32_bits, f32_of, mul32, round32, sra32, sub32
-from refimpl.numerics.jit import inline
+from refimpl.numerics.jit import inline_as
 from refimpl.operators import convert
 
 Calls = Sequence[Call] | None
-_i8, _i16, _u16 = (VIEWS[kind, 1] for kind in ("i8", "i16", "u16"))
+_u16 = VIEWS["u16", 1]
 _i32x2, _i32x3, _i32x4, _u16x3, _i8x3 = (
     VIEWS[key] for key in (("i32", 2), ("i32", 3), ("i32", 4), ("u16", 3), ("i8", 3))
 )  # fmt: skip
 _indices = VIEWS["i64", 1]
 
 
-def _quantize(view: Any) -> Any:
+def _quantize(bits: int) -> Any:
+    view = CODES[bits]
+
     def run(p):
         x, y, inverse = _u16(p, 0), view(p, 2), f32_bits(p[4])
         low, high, zero = np.int32(p[5]), np.int32(p[6]), np.int32(p[7])
         for i in range(y.size):
             y[i] = add32(round32(f32_of(x[i]) * inverse, low, high), zero)
 
-    return inline(run)
+    return inline_as(f"quantize_{bits}")(run)
 
 
-_q8, _q16 = _quantize(_i8), _quantize(_i16)
+_q8, _q16 = _quantize(8), _quantize(16)
 
 
 @entry
@@ -54,16 +56,18 @@ def quantize_bf16(x: Array, inverse_scale: Any, zero_point: int, lowest: int, hi
     return [Call(made, (*flat(x), *flat(y), np.float32(inverse_scale), low, high, zero))]
 
 
-def _dequantize(view: Any) -> Any:
+def _dequantize(bits: int) -> Any:
+    view = CODES[bits]
+
     def run(p):
         x, y, scale, zero = view(p, 0), _u16(p, 2), f32_bits(p[4]), np.int32(p[5])
         for i in range(y.size):
             y[i] = bf16_of(np.float32(sub32(np.int32(x[i]), zero)) * scale)
 
-    return inline(run)
+    return inline_as(f"dequantize_{bits}")(run)
 
 
-_d8, _d16 = _dequantize(_i8), _dequantize(_i16)
+_d8, _d16 = _dequantize(8), _dequantize(16)
 
 
 @entry
@@ -85,7 +89,9 @@ def dequantize_bf16(x: Array, scale: Any, zero_point: int, y: Array) -> Calls:
     return [Call(made, (*flat(x), *flat(y), np.float32(scale), int(zero_point)))]
 
 
-def _codes(view_x: Any, view_y: Any) -> Any:
+def _codes(bits_x: int, bits_y: int) -> Any:
+    view_x, view_y = CODES[bits_x], CODES[bits_y]
+
     def run(p):
         x, y = view_x(p, 0), view_y(p, 2)
         m, addend, n = np.int32(p[4]), np.int32(p[5]), np.int32(p[6])
@@ -93,10 +99,10 @@ def _codes(view_x: Any, view_y: Any) -> Any:
         for i in range(y.size):
             y[i] = add32(clamp32(sra32(add32(mul32(np.int32(x[i]), m), addend), n), low, high), last)
 
-    return inline(run)
+    return inline_as(f"codes_{bits_x}_{bits_y}")(run)
 
 
-_c12, _c21 = _codes(_i8, _i16), _codes(_i16, _i8)
+_c12, _c21 = _codes(8, 16), _codes(16, 8)
 
 
 @entry

@@ -14,7 +14,7 @@ from refimpl.fast.elementwise import are
 from refimpl.fast.linear import left, padded, positions
 from refimpl.fast.native import VIEWS, Array, Call, Operator, aligned, carray, entry, replaces, shaped
 from refimpl.fast.vector import BYTES, TAPS_LINE, TAPS_ROWS, f32_of, pointer, taps
-from refimpl.numerics.jit import inline
+from refimpl.numerics.jit import inline, inline_as
 from refimpl.numerics.requantize import Requantizer
 from refimpl.operators import convolution
 
@@ -50,7 +50,7 @@ def _gather(size: int) -> Any:
                             for i in range(inputs):
                                 row[first + i] = outside
 
-    return inline(run)
+    return inline_as(f"gather_{8 * size}")(run)
 
 
 _g8, _g16 = _gather(1), _gather(2)

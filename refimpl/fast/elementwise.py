@@ -9,11 +9,12 @@ import numpy as np
 
 from refimpl.fast.native import VIEWS, Array, Call, Offset, Operator, aligned, carray, entry, flat, replaces
 from refimpl.fast.vector import TIER, add32, bf16_of, clamp32, f32_of, lookup64, mul32, pointer, sra32
-from refimpl.numerics.jit import inline
+from refimpl.numerics.jit import inline_as
 from refimpl.operators import elementwise
 
 Calls = Sequence[Call] | None
-_i8, _i16, _u16 = (VIEWS[kind, 1] for kind in ("i8", "i16", "u16"))
+CODES = {8: VIEWS["i8", 1], 16: VIEWS["i16", 1]}
+_i8, _i16, _u16 = CODES[8], CODES[16], VIEWS["u16", 1]
 
 
 def fits(*values: int) -> bool:
@@ -66,7 +67,9 @@ def add_two_stage(large: Array, other: Array, ma: int, na: int, mo: int, no: int
     return [Call(two_stage, (*flat(large), *flat(other), *flat(y), *constants))]
 
 
-def _joint(view_a: Any, view_b: Any, view_y: Any) -> Any:
+def _joint(*bits: int) -> Any:
+    view_a, view_b, view_y = (CODES[b] for b in bits)
+
     def run(p):
         a, b, y = view_a(p, 0), view_b(p, 2), view_y(p, 4)
         ma, mb, addend, n = np.int32(p[6]), np.int32(p[7]), np.int32(p[8]), np.int32(p[9])
@@ -75,10 +78,10 @@ def _joint(view_a: Any, view_b: Any, view_y: Any) -> Any:
             total = add32(add32(mul32(np.int32(a[i]), ma), mul32(np.int32(b[i]), mb)), addend)
             y[i] = add32(clamp32(sra32(total, n), low, high), last)
 
-    return inline(run)
+    return inline_as(f"joint_{bits[0]}_{bits[1]}_{bits[2]}")(run)
 
 
-_j888, _j666, _j868, _j688 = _joint(_i8, _i8, _i8), _joint(_i16, _i16, _i16), _joint(_i8, _i16, _i8), _joint(_i16, _i8, _i8)
+_j888, _j666, _j868, _j688 = _joint(8, 8, 8), _joint(16, 16, 16), _joint(8, 16, 8), _joint(16, 8, 8)
 
 
 @entry
@@ -161,6 +164,17 @@ def lookup_8(p):
 
 
 @entry
+def lookup_16(p):
+    x, rows, stride, channels, out = p[0], p[1], p[2], p[3], p[4]
+    table = carray(pointer(p[5]), 65536, np.int16)
+    for r in range(rows):
+        line = carray(pointer(x + r * stride), channels, np.uint16)
+        y = carray(pointer(out + 2 * r * channels), channels, np.int16)
+        for c in range(channels):
+            y[c] = table[np.uintp(line[c] ^ np.uint16(32768))]
+
+
+@entry
 def lookup_bf16(p):
     x, rows, stride, channels, out = p[0], p[1], p[2], p[3], p[4]
     table = carray(pointer(p[5]), 65536, np.uint16)
@@ -202,6 +216,8 @@ def lookup(x: Array, table: Array, first: int, start: int, y: Array) -> Calls:
         if TIER == "vnni" and (channels == 32 or channels % 64 == 0):
             return [Call(lookup_8_in_registers, (*words, aligned((64,), np.int8)))]
         return [Call(lookup_8, words)]
+    if are(np.int16, x, y, table) and first == -32768 and table.size == 65536:
+        return [Call(lookup_16, words)]
     if are(np.uint16, x, y, table) and first == 0 and table.size == 65536:
         return [Call(lookup_bf16, words)]
     return None
@@ -233,4 +249,58 @@ def multiply_bf16(a: Array, b: Array, y: Array) -> Calls:
     return [Call(product_bf16, (*flat(a), *flat(b), *flat(y)))] if are(np.uint16, a, b, y) else None
 
 
-KERNELS: tuple[Operator, ...] = (add_two_stage, add_joint, multiply, lookup, add_bf16, multiply_bf16)
+# -- the 64-bit rules as they are, without a way through Python ---------------------------------------------------------------
+
+
+@entry
+def scaled_sum_8(p):
+    elementwise.add_scaled(
+        _i8(p, 0), _i8(p, 2), p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15], p[16], p[17], p[18],
+        _i8(p, 4),
+    )  # fmt: skip
+
+
+@entry
+def scaled_sum_16(p):
+    elementwise.add_scaled(
+        _i16(p, 0), _i16(p, 2), p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15], p[16], p[17], p[18],
+        _i16(p, 4),
+    )  # fmt: skip
+
+
+@replaces(elementwise.add_scaled)
+def add_scaled(a: Array, b: Array, *rest: Any) -> Calls:
+    """SPEC E-10."""
+    *numbers, y = rest
+    made = scaled_sum_8 if are(np.int8, a, b, y) else scaled_sum_16 if are(np.int16, a, b, y) else None
+    return [Call(made, (*flat(a), *flat(b), *flat(y), *(int(v) for v in numbers)))] if made else None
+
+
+@entry
+def scaled_product_8(p):
+    elementwise.multiply_scaled(_i8(p, 0), _i8(p, 2), p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], _i8(p, 4))
+
+
+@entry
+def scaled_product_16(p):
+    elementwise.multiply_scaled(_i16(p, 0), _i16(p, 2), p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], _i16(p, 4))
+
+
+@replaces(elementwise.multiply_scaled)
+def multiply_scaled(a: Array, b: Array, *rest: Any) -> Calls:
+    """SPEC E-11."""
+    *numbers, y = rest
+    made = scaled_product_8 if are(np.int8, a, b, y) else scaled_product_16 if are(np.int16, a, b, y) else None
+    return [Call(made, (*flat(a), *flat(b), *flat(y), *(int(v) for v in numbers)))] if made else None
+
+
+KERNELS: tuple[Operator, ...] = (
+    add_scaled,
+    multiply_scaled,
+    add_two_stage,
+    add_joint,
+    multiply,
+    lookup,
+    add_bf16,
+    multiply_bf16,
+)

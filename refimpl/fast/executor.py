@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from refimpl.fast.kernels import FAST
-from refimpl.fast.native import Array, Call, Offset, Word, aligned, execute, word_of
+from refimpl.fast.native import Array, Call, Offset, Word, aligned, execute, move, word_of
 from refimpl.program import DTYPES, OPERATORS, Program, State, Step, Values
 
 CHUNK = 16
@@ -29,7 +29,7 @@ class Executor:
         self._idle: dict[tuple[int, frozenset[str]], list[Plan]] = {}
 
     def run(self, frames: Array | Mapping[str, Array], state: State, keep: Collection[str] = ()) -> Values:
-        """As :meth:`Program.run`."""
+        """As :meth:`Program.run`; the arrays in ``state`` are advanced in place, so no two states may share one."""
         program = self.program
         given = frames if isinstance(frames, Mapping) else {program.source: frames}
         count = len(next(iter(given.values())))
@@ -68,17 +68,31 @@ class Plan:
         self.outputs = {name: self._frames(name, 0, count) for name in wanted}
         self.heads = {name: self.buffers[name][:past] for name, past in program.past.items() if past}
         self.tails = {name: self.buffers[name][-past:] for name, past in program.past.items() if past}
+        self._state: State = {}  # the arrays whose addresses the next two know
+        self._take, self._give = Batch([], count), Batch([], count)
 
     def run(self, given: Values, state: State) -> Values:
-        for name, head in self.heads.items():
-            head[...] = state[name]
+        self._link(state)
+        self._take()
         for name, values in given.items():
             self.inputs[name][...] = values
         for action in self.actions:
             action()
-        for name, tail in self.tails.items():
-            state[name] = tail.copy()
+        self._give()
         return {name: values.copy() for name, values in self.outputs.items()}
+
+    def _link(self, state: State) -> None:
+        """Make ``state`` the one that is read and advanced; a new one gets arrays of its own."""
+        if all(state[name] is mine for name, mine in self._state.items()) and self._state:
+            return
+        for name, head in self.heads.items():
+            array = aligned(head.shape, head.dtype)
+            array[...] = state[name]
+            state[name] = array
+        self._state = dict(state)
+        pairs = [(state[name], self.heads[name], self.tails[name]) for name in self.heads]
+        self._take = Batch([[(Call(move, (to, of, of.nbytes)), None)] for of, to, _ in pairs], self.count)
+        self._give = Batch([[(Call(move, (to, of, of.nbytes)), None)] for to, _, of in pairs], self.count)
 
     def _close(self, pending: list[Group]) -> None:
         if pending:

@@ -8,13 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from refimpl.fast.native import FOLDER, Array, Call, Entry, Operator, Word, aligned, carray, entry, replaces
+from refimpl.fast.native import (
+    FOLDER,
+    VIEWS,
+    Array,
+    Call,
+    Entry,
+    Operator,
+    Word,
+    aligned,
+    carray,
+    entry,
+    flat,
+    replaces,
+    shaped,
+)
 from refimpl.fast.vector import BYTES, COLUMNS, ROWS, make_interleave, make_tile, pointer
-from refimpl.numerics.jit import inline, kernel_in
+from refimpl.numerics.jit import inline, inline_as, kernel_in
 from refimpl.numerics.requantize import LAW_BF16, LAW_FOLDED, LAW_NORM_TWICE, Requantizer, requantize
 from refimpl.operators import linear
 
@@ -101,6 +116,7 @@ def bounds(codes: Array, dtype: Any) -> tuple[Array, Array]:
 # -- positions by output channels -------------------------------------------------------------------------------------------
 
 
+@cache
 def _stage(size: int) -> Any:
     """Rows of activations to the left operand of tiles: bytes made unsigned, or words, rows padded."""
     wide = size == 2 or not BYTES
@@ -121,18 +137,16 @@ def _stage(size: int) -> Any:
                 for i in range(k):
                     a[r * width + i] = x[r * step + i] ^ flip
 
-    return inline(stage)
+    return inline_as(f"stage_{8 * size}")(stage)
 
 
-def _copy(out, stride_out, scratch, stride_scratch, rows, count):
+@inline
+def copy_part(out, stride_out, scratch, stride_scratch, rows, count):
     to = carray(pointer(out), (rows - 1) * stride_out + count, np.uint8)
     of = carray(pointer(scratch), rows * stride_scratch, np.uint8)
     for r in range(rows):
         for i in range(count):
             to[r * stride_out + i] = of[r * stride_scratch + i]
-
-
-copy_part = inline(_copy)
 
 
 def _positions(size: int, output: str) -> Any:
@@ -153,7 +167,9 @@ def _positions(size: int, output: str) -> Any:
                 base = x + first * stride_a
             for block in range(0, outputs, COLUMNS):
                 valid = min(COLUMNS, outputs - block)
-                for row in range(first, stop, ROWS):
+                for regular in range(first, stop, ROWS):
+                    # The last tile reaches back over rows that are done: a whole tile needs no copy.
+                    row = max(min(regular, stop - ROWS), first)
                     here = min(ROWS, stop - row)
                     target, stride = out + row * stride_out + block * bytes_out, stride_out
                     if here < ROWS or valid < COLUMNS:
@@ -166,7 +182,7 @@ def _positions(size: int, output: str) -> Any:
                         to = out + row * stride_out + block * bytes_out
                         copy_part(to, stride_out, scratch, stride, here, valid * bytes_out)
 
-    return inline(run)
+    return inline_as(f"positions_{8 * size}_{output}")(run)
 
 
 _p11, _p12, _p1b, _p14 = (_positions(1, output) for output in SIZES)
@@ -225,21 +241,67 @@ POSITIONS: dict[tuple[int, str], Entry] = {
 }
 
 
-@kernel_in(FOLDER)
-def requantize_columns(total, rq, y):
-    """Sums int32 [R, N] to y [R, N] by any law, the channel last."""
-    for r in range(total.shape[0]):
-        for n in range(total.shape[1]):
-            y[r, n] = requantize(total[r, n], n, rq)
+def _second(bits: int, by_row: bool) -> Any:
+    """Sums int32 [T, G, C] to codes by any law, the channel in the middle (``by_row``) or last."""
+    view = VIEWS[f"i{bits}", 3]
+
+    def run(p):
+        total, y = _i32x3(p, 0), view(p, 4)
+        rq = Requantizer(
+            p[8], p[9], p[10], p[11], p[12], _i32(p, 13), _i32(p, 15), _i64(p, 17), _i32(p, 19), _f32(p, 21)
+        )  # fmt: skip
+        for t in range(total.shape[0]):
+            for g in range(total.shape[1]):
+                for c in range(total.shape[2]):
+                    y[t, g, c] = requantize(total[t, g, c], g if by_row else c, rq)
+
+    return inline_as(f"second_{bits}_{'rows' if by_row else 'columns'}")(run)
+
+
+_i32x3, _i32, _i64, _f32 = (VIEWS[key] for key in (("i32", 3), ("i32", 1), ("i64", 1), ("f32", 1)))
+_r8, _r16, _k8, _k16 = _second(8, True), _second(16, True), _second(8, False), _second(16, False)
+
+
+@entry
+def rows_to_8(p):
+    _r8(p)
+
+
+@entry
+def rows_to_16(p):
+    _r16(p)
+
+
+@entry
+def columns_to_8(p):
+    _k8(p)
+
+
+@entry
+def columns_to_16(p):
+    _k16(p)
+
+
+SECOND = {(1, True): rows_to_8, (2, True): rows_to_16, (1, False): columns_to_8, (2, False): columns_to_16}
 
 
 @kernel_in(FOLDER)
-def requantize_rows(total, rq, y):
-    """Sums int32 [T, G, C] to y [T, G, C] by any law, the channel in the middle."""
+def requantize_all(total, rq, y, by_row):
+    """As the entries above, for any type of y."""
     for t in range(total.shape[0]):
         for g in range(total.shape[1]):
             for c in range(total.shape[2]):
-                y[t, g, c] = requantize(total[t, g, c], g, rq)
+                y[t, g, c] = requantize(total[t, g, c], g if by_row else c, rq)
+
+
+def second_pass(total: Array, rq: Requantizer, y: Array, by_row: bool) -> Call | Callable[[], None]:
+    """The sums [T, G, C] that a tile left, requantized by the operators' own rule."""
+    if y.dtype not in (np.int8, np.int16):
+        return lambda: requantize_all(total, rq, y, by_row)
+    numbers = (int(v) for v in rq[:5])
+    arrays = (np.ascontiguousarray(values) for values in rq[5:])
+    words = (*shaped(total), *shaped(y), *numbers, *(word for values in arrays for word in flat(values)))
+    return Call(SECOND[y.itemsize, by_row], words)
 
 
 def unit(size: int) -> int:
@@ -281,7 +343,7 @@ def positions(
     )  # fmt: skip
     calls: list[Call | Callable[[], None]] = [Call(POSITIONS[size, law.output], words)]
     if law.output == "int32":
-        calls.append(lambda: requantize_columns(out, rq, y.reshape(rows, n)))
+        calls.append(second_pass(out[None], rq, y.reshape(1, rows, n), False))
     return calls
 
 
@@ -294,6 +356,7 @@ def left(rows: int, k: int, size: int) -> Array:
 # -- output bins by channels ------------------------------------------------------------------------------------------------
 
 
+@cache
 def _pack_frame(size: int) -> Any:
     """One frame [F, C] to the right operand [C / COLUMNS][F / unit][COLUMNS][unit]."""
     wide = size == 2 or not BYTES
@@ -319,7 +382,7 @@ def _pack_frame(size: int) -> Any:
             for c in range(channels):
                 b[c // COLUMNS, f // each, c % COLUMNS, f % each] = x[f, c] ^ flip
 
-    return inline(pack)
+    return inline_as(f"pack_{8 * size}")(pack)
 
 
 def _frequency(size: int, output: str) -> Any:
@@ -335,7 +398,8 @@ def _frequency(size: int, output: str) -> Any:
             pack(x + t * bins * channels * size, bins, channels, packed, steps)
             for block in range(0, channels, COLUMNS):
                 valid = min(COLUMNS, channels - block)
-                for row in range(0, outputs, ROWS):
+                for regular in range(0, outputs, ROWS):
+                    row = max(min(regular, outputs - ROWS), 0)
                     here = min(ROWS, outputs - row)
                     to = out + (t * outputs + row) * stride_out + block * bytes_out
                     target, stride = to, stride_out
@@ -348,7 +412,7 @@ def _frequency(size: int, output: str) -> Any:
                     if target == scratch:
                         copy_part(to, stride_out, scratch, stride, here, valid * bytes_out)
 
-    return inline(run)
+    return inline_as(f"frequency_{8 * size}_{output}")(run)
 
 
 _f11, _f12, _f14 = (_frequency(1, output) for output in ("int8", "int16", "int32"))
@@ -416,7 +480,7 @@ def fully_connected_frequency(x: Array, weight: Array, rq: Requantizer, y: Array
     words = (x, frames, bins, channels, a, a.strides[0], outputs, packed, steps, out, scratch, *law.words)
     calls: list[Call | Callable[[], None]] = [Call(FREQUENCY[size, law.output], words)]
     if law.output == "int32":
-        calls.append(lambda: requantize_rows(out, rq, y))
+        calls.append(second_pass(out, rq, y, True))
     return calls
 
 

@@ -134,8 +134,12 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     return result
 
 
-def _viewer(dtype: Any, dimensions: int) -> Any:
+KINDS = {"i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "u16": np.uint16, "f32": np.float32}
+
+
+def _viewer(kind: str, dimensions: int) -> Any:
     """``view(p, i)``: the array at address ``p[i]`` of shape ``p[i + 1], ...``."""
+    dtype = KINDS[kind]
     if dimensions == 1:
 
         def view(p, i):
@@ -156,11 +160,18 @@ def _viewer(dtype: Any, dimensions: int) -> Any:
         def view(p, i):
             return carray(pointer(p[i]), (p[i + 1], p[i + 2], p[i + 3], p[i + 4]), dtype)
 
-    return jit.inline(view)
+    return jit.inline_as(f"view_{kind}_{dimensions}")(view)
 
 
-KINDS = {"i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "u16": np.uint16, "f32": np.float32}
-VIEWS = {(kind, dimensions): _viewer(dtype, dimensions) for kind, dtype in KINDS.items() for dimensions in (1, 2, 3, 4)}
+VIEWS = {(kind, dimensions): _viewer(kind, dimensions) for kind in KINDS for dimensions in (1, 2, 3, 4)}
+
+
+@entry
+def move(p):
+    """``p[2]`` bytes from address ``p[1]`` to address ``p[0]``."""
+    to, of = carray(pointer(p[0]), p[2], np.uint8), carray(pointer(p[1]), p[2], np.uint8)
+    for i in range(p[2]):
+        to[i] = of[i]
 
 
 def shaped(array: Array) -> tuple[Word, ...]:

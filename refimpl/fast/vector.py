@@ -70,12 +70,26 @@ def call(b: Builder, name: str, result: Any, *arguments: Value) -> Value:
 # -- rules of the numerics, for a scalar or for all lanes ---------------------------------------------------------------
 
 
-def encode_finite(b: Builder, x: Value) -> Value:
-    """FP32, no NaN, to a BF16 pattern in the low half of 32 bits (SPEC B-1)."""
+def round_finite(b: Builder, x: Value) -> Value:
+    """FP32, no NaN, to 32 bits whose high half is the BF16 pattern (SPEC B-1)."""
     kind = like(x.type, I32)
     bits = b.bitcast(x, kind)
     odd = b.and_(b.lshr(bits, constant(kind, 16)), constant(kind, 1))
-    return b.lshr(b.add(b.add(bits, constant(kind, 0x7FFF)), odd), constant(kind, 16))
+    return b.add(b.add(bits, constant(kind, 0x7FFF)), odd)
+
+
+def encode_finite(b: Builder, x: Value) -> Value:
+    """FP32, no NaN, to a BF16 pattern in the low half of 32 bits."""
+    return b.lshr(round_finite(b, x), constant(like(x.type, I32), 16))
+
+
+def encode_pair(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """Two vectors of FP32, no NaN, to vectors of BF16: the high halves of the rounded words."""
+    halves = vector(I16, 2 * LANES)
+    high = ir.Constant(vector(I32), list(range(1, 2 * LANES, 2)))
+    rounded = (b.bitcast(round_finite(b, value), halves) for value in (x, y))
+    low, top = (b.shuffle_vector(value, ir.Constant(halves, ir.Undefined), high) for value in rounded)
+    return low, top
 
 
 def encode(b: Builder, x: Value) -> Value:
@@ -213,11 +227,12 @@ def make_tile(as_bytes: bool, by_row: bool, output: str) -> Any:
                     b.store(dot(b, total, left, right[block], unsigned), sums[row, block])
         first, low = splat(b, b.trunc(shift, I32)), splat(b, b.trunc(lowest, I32))
         size = {"int8": 1, "int16": 2, "bf16": 2, "int32": 4}[output]
+        results = []  # all before the first store, beyond which LLVM would load the constants again
         for row, block in cells:
             value = b.load(sums[row, block])
             if output == "bf16":
                 scale = b.bitcast(constants(1, row, block), vector(F32))
-                value = b.trunc(encode_finite(b, b.fmul(b.sitofp(value, vector(F32)), scale)), vector(I16))
+                value = b.fmul(b.sitofp(value, vector(F32)), scale)
             elif output != "int32":
                 value = b.ashr(value, first) if size == 2 else value
                 value = b.add(b.mul(value, constants(1, row, block)), constants(2, row, block))
@@ -226,6 +241,10 @@ def make_tile(as_bytes: bool, by_row: bool, output: str) -> Any:
                 limit = 1 << (8 * size - 1)
                 value = clamp(b, value, constant(words, -limit), constant(words, limit - 1))
                 value = b.trunc(value, vector(I8 if size == 1 else I16))
+            results.append(value)
+        if output == "bf16":
+            results = [part for k in range(0, len(results), 2) for part in encode_pair(b, *results[k : k + 2])]
+        for (row, block), value in zip(cells, results, strict=True):
             at = b.add(out, b.mul(stride_out, ir.Constant(I64, row)))
             store(b, value, plus(b, at, size * LANES * block))
         return context.get_dummy_value()

@@ -97,6 +97,26 @@ def inline(function: Function) -> Function:
     return compiled
 
 
+def inline_as(name: str) -> Callable[[Function], Function]:
+    """:func:`inline` for a function that is made several times over with other closure variables: each needs its own name.
+
+    Numba names machine code by the qualified name and a count within the process. Two such functions, cached by two processes
+    under one name and one count, would be taken for each other by a third that loads both.
+    """
+    if name in _names:
+        raise ValueError(f"two functions are compiled as {name!r}")
+    _names.add(name)
+
+    def compiling(function: Function) -> Function:
+        function.__name__ = function.__qualname__ = name
+        return inline(function)
+
+    return compiling
+
+
+_names: set[str] = set()
+
+
 def _writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ class Builder:
         self.steps: list[Step] = []
         self.origin: dict[str, str] = {}  # a converted tensor keeps the range of the tensor that it was made from
         self.proofs: dict[str, dict[str, int]] = {}
-        self.stored: dict[str, int] = {}  # bytes of constants that a device stores, by step
+        self.widths: dict[str, dict[str, int]] = {}  # bits of the word that each proof is about
         self.scale_error: dict[str, Array] = {}  # |M / 2^n / ratio - 1| per channel, by step
 
     # -- tensors ------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Builder:
             constants: tuple[Any, ...] = (a.zero_point, self.profile.scaled_law, m, n, b.zero_point, b.lowest, b.highest)
             self.step("requantize_codes_scaled", ref, constants, y, loop=loop)
         elif a.is_code and b.is_code:
-            (m,), n = largest_multipliers((a.scale / b.scale,), (largest_code(a),), name)
+            (m,), n = self._common_shift(name, (a.scale / b.scale,), (largest_code(a),))
             self.step("requantize_codes", ref, (a.zero_point, m, n, b.zero_point, b.lowest, b.highest), y, loop=loop)
         elif a.is_code:
             operator = "dequantize_bf16" if b.kind == "bf16" else "dequantize_f32"
@@ -158,7 +158,6 @@ class Builder:
             stored = weight if axis == "frequency" else weight.T
             operator = f"fully_connected_{axis}_f32"
             self.step(operator, ref, (stored.astype(np.float32), bias.astype(np.float32), relu), y, loop=loop)
-            self._store(name, weight.size * 4 + bias.size * 4)
             return y
         self._integers_only(name)
         codes, scales = self._codes(weight, 0, x.format, y.format, bias)
@@ -177,7 +176,6 @@ class Builder:
             if kind == "bf16":
                 weight, bias = _to_bf16(weight), _to_bf16(bias)
             self.step(f"{operator}_{kind}", ref, (weight.astype(np.float32), bias.astype(np.float32), below), y)
-            self._store(name, (weight.size + bias.size) * (4 if kind == "f32" else 2))
             return y
         codes, scales = self._codes(weight, 3, x.format, y.format, bias)
         rq = self._requantizer(name, x.format, y.format, np.moveaxis(codes, 3, 0), scales, bias, False)
@@ -191,7 +189,6 @@ class Builder:
         y = self.tensor(name, (x.shape[0] // weight.shape[0], weight.shape[2]))
         if self._kind(name, x, y) == "f32":
             self.step("conv_strided_f32", (Ref(x.name),), (weight.astype(np.float32), bias.astype(np.float32), relu), y)
-            self._store(name, (weight.size + bias.size) * 4)
             return y
         self._integers_only(name)
         codes, scales = self._codes(weight, 2, x.format, y.format, bias)
@@ -207,7 +204,6 @@ class Builder:
         if self._kind(name, x, y) == "f32":
             constants = (weight.astype(np.float32), bias.astype(np.float32))
             self.step("conv_strided_transposed_f32", (Ref(x.name),), constants, y)
-            self._store(name, (weight.size + bias.size) * 4)
             return y
         self._integers_only(name)
         codes, scales = self._codes(weight, 2, x.format, y.format, bias)
@@ -236,7 +232,7 @@ class Builder:
         else:
             fa, fb, fy = a.format, b.format, y.format
             ratios = (fa.scale / fy.scale, fb.scale / fy.scale)
-            (ma, mb), n = largest_multipliers(ratios, (largest_code(fa), largest_code(fb)), name)
+            (ma, mb), n = self._common_shift(name, ratios, (largest_code(fa), largest_code(fb)))
             constants = (fa.zero_point, fb.zero_point, ma, mb, n, fy.zero_point, fy.lowest, fy.highest)
             self.step("add_joint", refs, constants, y, loop=loop)
         return y
@@ -277,6 +273,13 @@ class Builder:
         self._prove(name, "scaled value", ((bound * m) >> n) + 2, self.profile.width)
         return m, n
 
+    def _common_shift(self, name: str, ratios: tuple[float, ...], bounds: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+        """Multipliers of SPEC Q-10, and the bound that they prove."""
+        multipliers, n = largest_multipliers(ratios, bounds, name)
+        total = sum(m * bound for m, bound in zip(multipliers, bounds, strict=True)) + ((1 << n) >> 1)
+        self._prove(name, "sum", total, 32)
+        return multipliers, n
+
     def _ratio(self, ratio: float) -> tuple[int, int]:
         """A multiplier for a ratio of scales (SPEC G-1); beyond its bits the integer nearest, shift 0 (SPEC G-4)."""
         m, n = frexp_multiplier(ratio, self.profile.multiplier_bits, self.profile.largest_shift)
@@ -298,7 +301,7 @@ class Builder:
             law = (fa.zero_point, fb.zero_point, self.profile.scaled_law)
             self.step("multiply_scaled", refs, (*law, m, n, fy.zero_point, fy.lowest, fy.highest), y, loop=loop)
             return y
-        (m,), n = largest_multipliers((fa.scale * fb.scale / fy.scale,), (largest_code(fa) * largest_code(fb),), name)
+        (m,), n = self._common_shift(name, (fa.scale * fb.scale / fy.scale,), (largest_code(fa) * largest_code(fb),))
         constants = (fa.zero_point, fb.zero_point, m, n, fy.zero_point, fy.lowest, fy.highest)
         self.step("multiply", refs, constants, y, loop=loop)
         return y
@@ -317,7 +320,6 @@ class Builder:
             formats = (a.bits, a.scale, a.zero_point, b.bits, b.scale, b.zero_point)
             table = own if own is not None else device_code_table(tables, function, *formats)
             self.step("lookup", ref, (table, a.lowest, start), y, loop=loop)
-            self._store(name, table.nbytes)
         else:
             raise InputError(f"{name}: no table from {a.kind} to {b.kind}; make the formats equal in the preset")
         return y
@@ -381,7 +383,7 @@ class Builder:
     def build(self, source: Tensor, results: tuple[Tensor, ...]) -> Program:
         facts = {
             "proofs": self.proofs,
-            "stored_bytes": self.stored,
+            "widths": self.widths,
             "origin": self.origin,
             "scale_error": self.scale_error,
         }
@@ -429,12 +431,10 @@ class Builder:
         if self.preset.kind(f"{name}.weight") != "int8":
             raise InputError(f"{name}: weights of this layer can be int8 or f32; change preset {self.preset.name!r}")
 
-    def _store(self, name: str, count: int) -> None:
-        self.stored[name] = self.stored.get(name, 0) + int(count)
-
     def _prove(self, name: str, what: str, bound: int, width: int) -> None:
         """Record a proven bound; refuse the program where it does not fit a signed ``width``-bit word (SPEC O-1)."""
         proofs = self.proofs.setdefault(name, {})
+        self.widths.setdefault(name, {})[what] = width
         proofs[what] = max(proofs.get(what, 0), int(bound))
         if bound >= 1 << (width - 1):
             raise InputError(f"{name}: {what} can reach {bound}, beyond {width} bits; calibrate again or widen the range")
@@ -512,7 +512,6 @@ class Builder:
         lowest, highest = (y.lowest - origin, y.highest - origin) if y.is_code else (0, 0)
         if law != LAW_BF16:
             self.scale_error[name] = _freeze(error)
-        self._store(name, codes.size + count * (4 if law == LAW_BF16 else 4 + 1 + 1) + (4 * count if law == LAW_BF16 else 0))
         return Requantizer(
             law,
             pre,
