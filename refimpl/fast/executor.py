@@ -26,7 +26,7 @@ class Executor:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._idle: dict[tuple[int, frozenset[str]], list[Plan]] = {}
+        self._idle: dict[tuple[int, frozenset[str], tuple[str, ...]], list[Plan]] = {}
 
     def run(self, frames: Array | Mapping[str, Array], state: State, keep: Collection[str] = ()) -> Values:
         """As :meth:`Program.run`; the arrays in ``state`` are advanced in place, so no two states may share one."""
@@ -34,11 +34,13 @@ class Executor:
         given = frames if isinstance(frames, Mapping) else {program.source: frames}
         count = len(next(iter(given.values())))
         wanted = frozenset({*program.results, *(name for name in keep if name in program.tensors)})
+        kept = {wanted, frozenset(program.results)}  # of plans for traces only the last one's, which are large
+        self._idle = {key: plans for key, plans in self._idle.items() if key[1] in kept}
         parts: list[Values] = []
         first = 0
         while first < count:
             size = CHUNK if count - first >= CHUNK else 1
-            idle = self._idle.setdefault((size, wanted), [])
+            idle = self._idle.setdefault((size, wanted, tuple(given)), [])
             plan = idle.pop() if idle else Plan(program, size, wanted, tuple(given))
             parts.append(plan.run({name: values[first : first + size] for name, values in given.items()}, state))
             idle.append(plan)
