@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from refimpl.errors import InputError
-from refimpl.numerics.activation import NAMES, VARIANTS, ActivationTables, patterns, variant
+from refimpl.numerics.activation import CANONICAL_NAN, NAMES, VARIANTS, ActivationTables, patterns, variant
 from refimpl.numerics.tables import SIGMOID, TANH
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,6 +45,7 @@ def device_tables(base: str, sigmoid: Path | None, tanh: Path | None) -> tuple[A
         raise InputError(f"activation tables {base!r} are unknown: use one of {', '.join(VARIANTS)}, or give your own files")
     known = variant(base)
     bf16, codes, notes = dict(known.bf16), {}, {}
+    own: set[int] = set()
     for function, path in ((SIGMOID, sigmoid), (TANH, tanh)):
         if path is None:
             continue
@@ -54,50 +57,69 @@ def device_tables(base: str, sigmoid: Path | None, tanh: Path | None) -> tuple[A
             codes[function] = {"": found}
             notes[NAMES[function]] = f"{path.name}: one table of 256 codes for every 8-bit step"
         else:
-            report = examine(found, function, path)
-            bf16[function] = found
+            bf16[function], report = examine(found, function, path)
+            own.add(function)
             notes[NAMES[function]] = f"{path.name}: {report}"
     if not notes:
         return known, {}
-    return ActivationTables(f"{base} with own {' and '.join(notes)}", bf16, codes), notes
+    return ActivationTables(f"{base} with own {' and '.join(notes)}", bf16, codes, frozenset(own)), notes
 
 
-def examine(table: Array, function: int, path: Path) -> TableReport:
-    """Compare a table of BF16 patterns with the exact one; :class:`InputError` where it has a NaN of its own."""
+def examine(table: Array, function: int, path: Path) -> tuple[Array, TableReport]:
+    """A table of BF16 patterns, NaN made canonical, and how it compares with the exact one.
+
+    :class:`InputError` where an argument that is no NaN gives NaN or infinity.
+    """
     x = patterns()
-    given, exact = (_values(t) for t in (table, variant("exact").bf16[function]))
     number = ~np.isnan(x)
-    wrong = np.flatnonzero(np.isnan(given) & number)
+    given, exact = (_values(t) for t in (table, variant("exact").bf16[function]))
+    wrong = np.flatnonzero(~np.isfinite(given) & number)
     if len(wrong):
         raise InputError(
-            f"{path}: {len(wrong)} entries are NaN, first at pattern 0x{wrong[0]:04x}; dump the table again, as uint16 patterns"
+            f"{path}: {len(wrong)} entries are NaN or infinite, first at pattern 0x{wrong[0]:04x}; dump the table again, as "
+            "uint16 patterns"
         )
-    difference = np.where(number, np.abs(given - exact), 0.0)
+    difference = np.where(number, np.abs(np.where(number, given, 0.0) - np.where(number, exact, 0.0)), 0.0)
     worst = int(np.argmax(difference))
     ascending = np.argsort(x[number], kind="stable")
     descents = int((np.diff(given[number][ascending]) < 0).sum())
-    return TableReport(float(difference[worst]), float(x[worst]), descents)
+    made = np.where(number, table, np.uint16(CANONICAL_NAN)).astype(np.uint16)
+    return made, TableReport(float(difference[worst]), float(x[worst]), descents)
 
 
 def _values(table: Array) -> Array:
-    values: Array = (table.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signaling NaN becomes a quiet one
+        values: Array = (table.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
     return values
 
 
 def _read(path: Path) -> Array | dict[str, Array]:
     """The file's table, or its tables by step; checked for size and dtype."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(
-                f"{path}: {path.stat().st_size} bytes are no activation table; give 65,536 uint16 or 256 int8 entries"
-            )
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise InputError(f"{path}: {size} bytes are no activation table; give 65,536 uint16 or 256 int8 entries")
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
-                return {step: _checked(archive[step], f"{path}, step {step}", (CODES,)) for step in archive.files}
+                found = {step: _checked(archive[step], f"{path}, step {step}", (CODES,)) for step in archive.files}
+            if not found:
+                raise InputError(f"{path}: holds no table; give one of 256 codes per step, by the step's name")
+            return found
         if path.suffix == ".npy":
             return _checked(np.load(path, allow_pickle=False), str(path), (PATTERNS, CODES))
         data = path.read_bytes()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+        tokenize.TokenError,
+        SyntaxError,
+    ) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(f"{path}: cannot be read as a table ({reason}); give .npy, .npz or raw .bin") from None
     kind: Any = {2 * PATTERNS: "<u2", CODES: "i1"}.get(len(data))
@@ -106,9 +128,12 @@ def _read(path: Path) -> Array | dict[str, Array]:
     return np.frombuffer(data, kind)
 
 
-def _checked(table: Array, what: str, sizes: tuple[int, ...]) -> Array:
+def _checked(table: Any, what: str, sizes: tuple[int, ...]) -> Array:
     kinds = {PATTERNS: ("uint16", "int16"), CODES: ("int8",)}
+    wanted = " or ".join(f"{size} entries of {kinds[size][0]}" for size in sizes)
+    if not isinstance(table, np.ndarray):
+        raise InputError(f"{what}: is no array of numbers; give {wanted}")
     if table.shape not in {(size,) for size in sizes} or table.dtype.name not in kinds[len(table)]:
-        wanted = " or ".join(f"{size} entries of {kinds[size][0]}" for size in sizes)
         raise InputError(f"{what}: {table.dtype.name} {list(table.shape)} is no activation table; give {wanted}")
-    return np.ascontiguousarray(table).view(np.uint16 if len(table) == PATTERNS else np.int8)
+    native = np.ascontiguousarray(table, table.dtype.newbyteorder("="))
+    return native.view(np.uint16 if len(table) == PATTERNS else np.int8)

@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command lines print it after ``error:`` and exit with code 2; no other exception is an answer to bad input.
     """
+
+
+class NotExpressible(InputError):
+    """A preset asks for what the profile's arithmetic does not have."""

@@ -15,12 +15,13 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     options = _parse(argv)
     if options.list_tensors:
-        _print_tensors(_load(options), options)
+        _print_tensors(load_model(options), options)
         return 0
     bad = 0
     for path in options.inputs:
@@ -101,7 +102,7 @@ def _main(argv: Sequence[str] | None) -> int:
             complain(error)
     if bad:
         return 2
-    model = _load(options)
+    model = load_model(options)
     jobs = plan(options.inputs, options.out, options.dump, model.config.speakers)
     if options.dump is not None:
         _tensors_of(model, options.steps)
@@ -113,9 +114,10 @@ def _main(argv: Sequence[str] | None) -> int:
         if not options.json:
             print(f"preset {printable(model.preset)}, profile {model.profile}, arithmetic {model.identity['arithmetic']}")
             print(f"weights {model.weights_sha256}", flush=True)
-        model.separate(np.zeros(BLOCK * HOP + 1, np.int16))  # loads every kernel: the first input's time is not theirs
+        if options.scheduler is None:
+            model.separate(np.zeros(BLOCK * HOP + 1, np.int16))  # loads every kernel: the first input's time is not theirs
         failed: list[InputError] = []
-        for found in _all(model, jobs, options):
+        for found in folders.enter_context(closing(_all(model, jobs, options))):
             if isinstance(found, InputError):
                 failed.append(found)
                 continue
@@ -130,11 +132,16 @@ def _main(argv: Sequence[str] | None) -> int:
     return 2 if bad else 0
 
 
-def _all(model: Model, jobs: Sequence[Job], options: argparse.Namespace) -> Iterator[Report | InputError]:
+def _all(model: Model, jobs: Sequence[Job], options: argparse.Namespace) -> Generator[Report | InputError, None, None]:
     """What became of each job, in their order; with ``--jobs`` several run at once, each in a process of its own."""
+    if options.scheduler is not None:
+        from refimpl.cluster import run_all  # here, so that nothing else needs Dask
+
+        yield from run_all(model, jobs, options)
+        return
     if min(options.jobs, len(jobs)) == 1:
         for job in jobs:
-            yield _attempt(model, job, options, True)
+            yield attempt(model, job, options, True)
         return
     # Fresh interpreters: what this process has loaded (threads of a library, say) does not get into theirs.
     with ProcessPoolExecutor(min(options.jobs, len(jobs)), get_context("spawn"), _start_worker, (options,)) as pool:
@@ -156,7 +163,8 @@ def _all(model: Model, jobs: Sequence[Job], options: argparse.Namespace) -> Iter
             raise
 
 
-def _attempt(model: Model, job: Job, options: argparse.Namespace, bar: bool) -> Report | InputError:
+def attempt(model: Model, job: Job, options: argparse.Namespace, bar: bool) -> Report | InputError:
+    """:func:`separate`, with what is wrong as a value."""
     try:
         return separate(model, job, options, bar)
     except InputError as error:
@@ -166,12 +174,12 @@ def _attempt(model: Model, job: Job, options: argparse.Namespace, bar: bool) -> 
 def _start_worker(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop, and outputs half written are taken away
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    _worker.update(model=_load(options, quiet=True), options=options)
+    _worker.update(model=load_model(options, quiet=True), options=options)
     _worker["model"].separate(np.zeros(BLOCK * HOP + 1, np.int16))
 
 
 def _in_worker(job: Job) -> Report | InputError:
-    return _attempt(_worker["model"], job, _worker["options"], False)
+    return attempt(_worker["model"], job, _worker["options"], False)
 
 
 _worker: dict[str, Any] = {}  # of a process of --jobs: its model and the options
@@ -195,6 +203,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     add_audio_options(parser)
     parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="separate N files at once (default 1)")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="separate the files on the workers of the Dask scheduler at ADDRESS, as tcp://host:8786 (needs distributed); "
+        "every worker must have refimpl of the same version, and see the inputs, the outputs and all other files under the "
+        "same paths (shared file system)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write intermediate tensors to DIR/STEM/ as .npy files")
     parser.add_argument(
@@ -212,6 +227,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--steps says what to dump: give --dump DIR too")
     if options.frames is not None and options.dump is None:
         parser.error("--frames says what to dump: give --dump DIR too")
+    if options.scheduler is not None and options.jobs > 1:
+        parser.error("--jobs is for this machine and --scheduler for a cluster: give one of them")
     options.steps = options.steps or ("*",)
     return options
 
@@ -230,7 +247,7 @@ def _frames(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _load(options: argparse.Namespace, quiet: bool = False) -> Model:
+def load_model(options: argparse.Namespace, quiet: bool = False) -> Model:
     """The model; as ``refimpl.load``, but all that can be wrong is said before kernels are compiled."""
     where = options.weights if options.weights is not None else default_weights()
     container = load_container(where)
@@ -344,29 +361,38 @@ def together(job: Job) -> Iterator[tuple[list[audio.PcmWriter], Path | None]]:
         if job.dump is not None:
             dump = stack.enter_context(_scratch(job.dump.with_name(f".refimpl-{token}.tmp"), job.dump))
         yield writers, dump
-        placed: list[Path] = []
-        aside: list[tuple[Path, Path]] = []
-        try:
-            for writer in writers:
-                final = Path(os.path.realpath(writer.path))
-                _set_aside(final, token, aside)
-                placed.append(final)
-                writer.__exit__(None, None, None)
-            if dump is not None and job.dump is not None:
-                if job.dump.exists():
-                    job.dump.rmdir()  # it is empty: ``plan`` saw to that
-                dump.rename(job.dump)
-        except BaseException as error:
-            for path in placed:
-                path.unlink(missing_ok=True)
-            for old, final in aside:
-                old.replace(final)
-            if isinstance(error, OSError):
-                raise InputError(f"{job.path}: its outputs cannot be put in place ({error.strerror}); check the disk") from None
-            raise
-        for old, _ in aside:
-            with suppress(OSError):
-                old.unlink()
+        put_in_place(job, [(writer.path, partial(writer.__exit__, None, None, None)) for writer in writers], dump)
+
+
+def put_in_place(job: Job, moves: Sequence[tuple[Path, Callable[[], None]]], dump: Path | None) -> None:
+    """Make all outputs appear: each path with the call that renames a complete file to it, and the complete dump folder.
+
+    Where one of them cannot be put in its place, those already there are taken away again, and what stood there is put back.
+    """
+    token = secrets.token_hex(8)
+    placed: list[Path] = []
+    aside: list[tuple[Path, Path]] = []
+    try:
+        for path, move in moves:
+            final = Path(os.path.realpath(path))
+            _set_aside(final, token, aside)
+            placed.append(final)
+            move()
+        if dump is not None and job.dump is not None:
+            if job.dump.exists():
+                job.dump.rmdir()  # it is empty: ``plan`` saw to that
+            dump.rename(job.dump)
+    except BaseException as error:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        for old, final in aside:
+            old.replace(final)
+        if isinstance(error, OSError):
+            raise InputError(f"{job.path}: its outputs cannot be put in place ({error.strerror}); check the disk") from None
+        raise
+    for old, _ in aside:
+        with suppress(OSError):
+            old.unlink()
 
 
 def _set_aside(final: Path, token: str, aside: list[tuple[Path, Path]]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 
 from refimpl.calibration import calibrate
@@ -13,6 +16,16 @@ from tests.test_network import random_weights, speech_like
 def calibrated(config: Config, seed: int = 0, samples: int = 3000) -> Container:
     clips = [speech_like(samples, seed), speech_like(samples // 3, seed + 1)]
     return calibrate(Container(config, random_weights(config, seed)), clips)
+
+
+@pytest.fixture(autouse=True)
+def no_tier_left_behind() -> Iterator[None]:
+    """``--tier`` sets a variable for child processes; those of other tests may run on other processors."""
+    before = os.environ.get("REFIMPL_TIER")
+    yield
+    os.environ.pop("REFIMPL_TIER", None)
+    if before is not None:
+        os.environ["REFIMPL_TIER"] = before
 
 
 @pytest.fixture(scope="session")

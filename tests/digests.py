@@ -27,10 +27,21 @@ def sha256(pcm: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pcm, "<i2").tobytes()).hexdigest()
 
 
+OTHERS = (
+    ("ne16_rtl", "mixmlp"),
+    ("tflite_double", "int8"),
+    ("tflite_double", "int16"),
+    ("tflite_single", "int8"),
+    ("max78002", "int8"),
+)
+
+
 def shipped_digests(samples: int | None = None) -> dict[str, list[str]]:
-    """Per preset, the digest of each speaker's PCM for the shipped mixture, or for its first ``samples``."""
+    """Per preset, and per other profile, the digest of each speaker's PCM for the shipped mixture, or its first ``samples``."""
     pcm, _ = soundfile.read(DATA / "mix.wav", dtype="int16")
-    return {preset: [sha256(row) for row in load(preset=preset).separate(pcm[:samples])] for preset in NAMES}
+    models = {preset: load(preset=preset) for preset in NAMES}
+    models |= {f"{profile} {preset}": load(preset=preset, profile=profile) for profile, preset in OTHERS}
+    return {name: [sha256(row) for row in model.separate(pcm[:samples])] for name, model in models.items()}
 
 
 def tiny_digests() -> dict[str, list[str]]:
@@ -42,12 +53,15 @@ def tiny_digests() -> dict[str, list[str]]:
     container = calibrated(Config(blocks=1, channels=3, hidden=3, mixers=1, compression=32), samples=200)
     pcm = speech_like(350, 9)
     found = {}
-    for preset in NAMES:
-        trace = Model(container, preset).trace(pcm)
+    for name, model in (
+        *((preset, Model(container, preset)) for preset in NAMES),
+        *((f"{profile} {preset}", Model(container, preset, profile)) for profile, preset in OTHERS),
+    ):
+        trace = model.trace(pcm)
         whole = hashlib.sha256()
-        for name in sorted(trace):
-            whole.update(name.encode() + trace[name].astype(trace[name].dtype.newbyteorder("<")).tobytes())
-        found[preset] = [whole.hexdigest()]
+        for tensor in sorted(trace):
+            whole.update(tensor.encode() + trace[tensor].astype(trace[tensor].dtype.newbyteorder("<")).tobytes())
+        found[name] = [whole.hexdigest()]
     return found
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("weights_io", "device_tables"),
     ("session", "audio"),
     ("calibration", "cli", "__init__"),
-    ("run", "convert", "quantize", "sqnr", "bench", "cost", "inspect"),
+    ("run", "cluster", "convert", "quantize", "sqnr", "bench", "cost", "inspect"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import zipfile
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import cache
@@ -18,7 +20,7 @@ from refimpl import run
 from refimpl.device_tables import device_tables
 from refimpl.errors import InputError
 from refimpl.networks.tf_mlpnet import Config
-from refimpl.numerics.activation import VARIANTS, device_code_table, patterns, variant
+from refimpl.numerics.activation import VARIANTS, ActivationTables, device_code_table, patterns, variant
 from refimpl.numerics.requantize import LAW_DOUBLE, LAW_FOLDED, LAW_NAMES, LAW_SINGLE, scale_by
 from refimpl.numerics.rounding import doubling_high_half_up, shift_half_away
 from refimpl.numerics.tables import SIGMOID, TANH, code_table
@@ -110,7 +112,6 @@ def test_double_and_single_differ_on_a_few_percent() -> None:
 def test_long_multipliers_are_near(ratio: float) -> None:
     m, n = q31_multiplier(ratio)
     assert 1 << 30 <= m < 1 << 31
-    assert abs(Fraction(m, 1 << n) if n >= 0 else m * (1 << -n) - Fraction(ratio)) >= 0
     exact = Fraction(ratio) * (Fraction(2) ** n)
     assert m == half_away(exact) or (m == 1 << 30 and half_away(exact * 2) == 1 << 31)
     reduced, shift = q15_multiplier(ratio)
@@ -198,17 +199,87 @@ def test_fp32_is_the_same_on_every_profile() -> None:
     assert all(np.array_equal(outputs[0], other) for other in outputs[1:])
 
 
-@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "gap9"])
-@pytest.mark.parametrize("preset", ["int8", "int16"])
+@pytest.mark.parametrize(
+    ("profile", "preset"),
+    [
+        ("ne16_rtl", "int8"),
+        ("ne16_rtl", "mixmlp"),
+        ("tflite_double", "int8"),
+        ("tflite_double", "int16"),
+        ("tflite_single", "int8"),
+        ("tflite_single", "int16"),
+        ("max78002", "int8"),
+    ],
+)
 def test_streams_and_whole_clips_agree(profile: str, preset: str) -> None:
-    if not expressible(profile, preset):
-        pytest.skip("not expressible")
     model = Model(container(), preset, profile)
     pcm = speech_like(700, 4)
     stream = model.stream()
     parts = [stream.push(pcm[:1]), stream.push(pcm[1:300]), stream.push(pcm[300:]), stream.flush()]
     assert np.array_equal(np.concatenate(parts, 1), model.separate(pcm))
-    assert not np.array_equal(model.separate(pcm), Model(container(), "int8", "gap9").separate(pcm))
+    if preset != "int16":
+        assert not np.array_equal(model.separate(pcm), Model(container(), preset, "gap9").separate(pcm))
+
+
+def layer(profile: str, weight: Any, bias: Any, x: tuple[float, float], y: tuple[float, float], kind: str = "int8") -> Builder:
+    """One fully connected layer, lowered."""
+    rows = np.atleast_2d(np.array(weight, np.float32))
+    preset = Preset("p", (("*.weight", "int8"), ("*", kind)))
+    ranges = {8: {"x": x, "y": y}, 16: {"x": x, "y": y}}
+    builder = Builder({"l.weight": rows, "l.bias": np.array(bias, np.float32)}, ranges, preset, profile_named(profile))
+    builder.fully_connected("y", builder.tensor("x", (1, rows.shape[1])), "l", "channels")
+    return builder
+
+
+def test_without_a_rounding_constant_the_sum_may_be_lower() -> None:
+    """acc * M + B is proven with the profile's own B: the constant that ne16_rtl lacks must not hide a sum below -2^31."""
+    x, count = (-1.0, 1.0), 31
+    code = 2.0 / 255
+    y_scale = code / 127 * 2.0**24 / 255
+    bounds = (-128 * y_scale, 127 * y_scale)
+    for profile in ("gap9", "ne16_rtl"):
+        built = layer(profile, [1.0] * count, [-488.965], x, bounds)
+        rq = built.steps[0].constants[1]
+        low = -128 * 127 * count * int(rq.multiplier[0]) + int(rq.addend[0])
+        assert low >= -(1 << 31), profile
+        assert built.proofs["y"]["product + addend"] >= -low
+
+
+def test_max78002_keeps_every_bias_in_8_bits() -> None:
+    built = layer("max78002", [[0.01, -0.004], [0.0, 0.0], [0.5, 0.1]], [30.0, -7.0, 0.001], (-1.0, 1.0), (-40.0, 40.0))
+    steps = built.steps[0].constants[1].bias / 128
+    assert (steps == np.rint(steps)).all() and np.abs(steps).max() <= 127 and np.abs(steps).max() > 60
+
+
+def test_values_beyond_the_words_are_refused() -> None:
+    builder = Builder({}, {}, Preset("p", (("*", "int8"),)), profile_named("tflite_double"))
+    for ratio, bound in ((2.0**20, 1 << 12), (1.5, 1 << 30), (2.0**40, 1)):
+        with pytest.raises(InputError):
+            builder._scaled("x", ratio, bound)
+    builder._scaled("x", 2.0**10, 1 << 12)
+    with pytest.raises(InputError, match="beyond 32 bits"):  # the accumulator fits, shifted left it does not
+        layer("tflite_double", [1.0] * 129, [0.0], (0.0, 255.0), (-1e-3, 1e-3))
+    with pytest.raises(InputError, match="beyond the shifts"):
+        layer("max78002", [2.0**10], [0.0], (-127.0, 127.0), (-1.0, 1.0))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_layer_is_near_the_real_one(profile: str, relu: bool) -> None:
+    rng = np.random.Generator(np.random.PCG64(3))
+    weight, bias = rng.normal(size=(4, 9)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    ranges = {8: {"x": (-2.0, 2.0), "y": (-9.0, 11.0)}}
+    builder = Builder({"l.weight": weight, "l.bias": bias}, ranges, Preset("p", (("*", "int8"),)), profile_named(profile))
+    x = builder.tensor("x", (50, 9))
+    y = builder.fully_connected("y", x, "l", "channels", relu=relu)
+    values = rng.integers(-128, 128, (1, 50, 9)).astype(np.int8)
+    found = np.empty((1, 50, 4), np.int8)
+    OPERATORS["fully_connected_channels"](values, *builder.steps[0].constants, found)
+    exact = x.format.real(values) @ weight.T.astype(np.float64) + bias
+    low, high = y.format.real(np.array([y.format.lowest, y.format.highest]))
+    exact = np.clip(np.maximum(exact, 0) if relu else exact, low, high)
+    coarse = 0.25 if profile == "max78002" else 0.12  # weights to a power-of-two scale, or to 8 bits
+    assert np.abs(y.format.real(found) - exact).max() <= coarse + 1.6 * y.format.scale
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -368,21 +439,70 @@ def test_a_dumped_table_is_taken_as_it_is(tmp_path: Path) -> None:
     assert "not monotone (1 descents)" in device_tables("exact", tmp_path / "b.npy", None)[1]["sigmoid"]
 
 
-def test_own_code_tables(tmp_path: Path) -> None:
-    pcm = speech_like(400, 7)
+def lookups(model: Model) -> dict[str, Any]:
+    return {step.name: step.constants[0] for step in model.program.steps if step.operator == "lookup"}
+
+
+def test_own_code_tables_replace_their_steps_alone(tmp_path: Path) -> None:
+    exact = lookups(Model(container(), "int8"))
     flat = np.arange(-128, 128).astype(np.int8)
-    np.save(tmp_path / "t.npy", flat)
-    tables, notes = device_tables("exact", None, tmp_path / "t.npy")
+    np.savez(tmp_path / "t.npz", **{"block1.lstm.g": flat})
+    tables, notes = device_tables("exact", None, tmp_path / "t.npz")
     assert "256 codes" in notes["tanh"]
     model = Model(container(), "int8", tables=tables)
-    step = next(step for step in model.program.steps if step.name == "block1.lstm.g")
-    assert np.array_equal(step.constants[0], flat)
-    np.savez(tmp_path / "t.npz", **{"block1.lstm.g": flat})
-    tables, _ = device_tables("exact", None, tmp_path / "t.npz")
-    model = Model(container(), "int8", tables=tables)
-    by_name = {step.name: step.constants for step in model.program.steps}
-    assert np.array_equal(by_name["block1.lstm.g"][0], flat) and not np.array_equal(by_name["block1.lstm.tanh_c"][0], flat)
+    found = lookups(model)
+    assert {name for name in exact if not np.array_equal(found[name], exact[name])} == {"block1.lstm.g"}
+    assert np.array_equal(found["block1.lstm.g"], flat)
+    pcm = speech_like(400, 7)
     assert not np.array_equal(model.separate(pcm), Model(container(), "int8").separate(pcm))
+    both = {name: exact[name] for name in ("block1.lstm.g", "block1.lstm.tanh_c")}
+    np.savez(tmp_path / "exact.npz", **both)
+    same = lookups(Model(container(), "int8", tables=device_tables("exact", None, tmp_path / "exact.npz")[0]))
+    assert all(np.array_equal(same[name], exact[name]) for name in exact)
+
+
+def test_an_own_function_leaves_the_other_exact(tmp_path: Path) -> None:
+    """A table of patterns for tanh goes through T-7; sigmoid stays T-4."""
+    np.save(tmp_path / "t.npy", variant("sdk_fast").bf16[TANH])
+    tables, _ = device_tables("exact", None, tmp_path / "t.npy")
+    exact, found = (lookups(Model(container(), "int8", tables=t)) for t in (None, tables))
+    changed = {name for name in exact if not np.array_equal(found[name], exact[name])}
+    assert changed == {"block1.lstm.g", "block1.lstm.tanh_c"}
+
+
+def test_tables_that_nothing_uses_are_refused(tmp_path: Path) -> None:
+    flat = np.arange(-128, 128).astype(np.int8)
+    np.save(tmp_path / "one.npy", flat)
+    one, _ = device_tables("exact", None, tmp_path / "one.npy")
+    np.save(tmp_path / "patterns.npy", variant("sdk_fast").bf16[TANH])
+    whole, _ = device_tables("exact", None, tmp_path / "patterns.npy")
+    np.savez(tmp_path / "other.npz", **{"block99.lstm.g": flat})
+    other, _ = device_tables("exact", None, tmp_path / "other.npz")
+    np.savez(tmp_path / "wrong.npz", **{"block1.lstm.i": flat})
+    wrong, _ = device_tables("exact", None, tmp_path / "wrong.npz")
+    for tables, preset, message in (
+        (one, "mixlstm", "no 8-bit tanh step"),
+        (one, "int8", "differ in format"),
+        (whole, "fp32", "looks up no tanh"),
+        (other, "int8", "'block99.lstm.g', which is no 8-bit tanh step"),
+        (wrong, "int8", "'block1.lstm.i', which is no 8-bit tanh step"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Model(container(), preset, tables=tables)
+
+
+def test_a_foreign_byte_order_is_read_as_numbers(tmp_path: Path) -> None:
+    table = variant("sdk_fast").bf16[SIGMOID]
+    np.save(tmp_path / "be.npy", table.astype(">u2"))
+    assert np.array_equal(device_tables("exact", tmp_path / "be.npy", None)[0].bf16[SIGMOID], table)
+
+
+def test_huge_values_saturate_in_code_tables() -> None:
+    huge = variant("exact").bf16[TANH].copy()
+    huge[0x3F80:0x4000] = 0x7F7F
+    tables = ActivationTables("own", {SIGMOID: variant("exact").bf16[SIGMOID], TANH: huge}, own=frozenset({TANH}))
+    table = device_code_table(tables, TANH, 8, 0.05, 0, 8, 2.0**-7, 0)
+    assert table[128 + 20] == 127 and table[128 + 39] == 127
 
 
 def spoiled(table: np.ndarray) -> np.ndarray:
@@ -391,13 +511,35 @@ def spoiled(table: np.ndarray) -> np.ndarray:
     return table
 
 
+def infinite(table: np.ndarray) -> np.ndarray:
+    table = table.copy()
+    table[0x3F80] = 0x7F80
+    return table
+
+
+def archive_of(content: bytes, name: str) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr(name, content)
+    return data.getvalue()
+
+
+HEADER = "{'descr': '<u2', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117) + "\n"
+
+
 BAD_TABLES = {
     "short.bin": (b"\0" * 1000, "1000 bytes are no table"),
     "empty.npy": (b"", "cannot be read as a table"),
     "text.npy": (b"not a table", "cannot be read as a table"),
     "shape.npy": (np.zeros(300, np.uint16), r"uint16 \[300\] is no activation table"),
     "float.npy": (np.zeros(65536, np.float32), r"float32 \[65536\] is no activation table"),
-    "nan.npy": (spoiled(variant("exact").bf16[SIGMOID]), "1 entries are NaN, first at pattern 0x0005"),
+    "nan.npy": (spoiled(variant("exact").bf16[SIGMOID]), "1 entries are NaN or infinite, first at pattern 0x0005"),
+    "inf.npy": (infinite(variant("exact").bf16[SIGMOID]), "1 entries are NaN or infinite, first at pattern 0x3f80"),
+    "renamed.npy": (archive_of(b"x", "a.txt"), "is no array of numbers|cannot be read"),
+    "text.npz": (archive_of(b"x", "a.txt"), "is no array of numbers"),
+    "none.npz": (b"PK\x05\x06" + bytes(18), "holds no table"),
+    "huge.npy": (b"\x93NUMPY\x01\x00v\x00" + HEADER.encode(), "cannot be read as a table"),
+    "brackets.npy": (b"\x93NUMPY\x01\x00v\x00" + b"{'descr': ((".ljust(117) + b"\n", "cannot be read as a table"),
     "missing.npy": (None, "No such file"),
 }
 

@@ -122,10 +122,10 @@ TABLES = (
             "bf16[np.int64(x.view(np.uint32) >> 16)]"),
     _tables("codes-zero-point", "T-7", "numerics", "the input zero point is left out", CODE,
             CODE.replace(" - np.int64(zero_point)", "")),
-    _tables("codes-table-floors", "T-7", "numerics", "results are floored", "np.int64(np.rint(y * out_inverse))",
-            "np.int64(np.floor(y * out_inverse))"),
-    _tables("codes-exact", "T-7", "numerics", "the exact function is taken for the device's", 'if tables.name == "exact":',
-            "if True:",
+    _tables("codes-table-floors", "T-7", "numerics", "results are floored", "np.int64(np.rint(scaled))",
+            "np.int64(np.floor(scaled))"),
+    _tables("codes-exact", "T-7", "numerics", "the exact function is taken for the device's",
+            'if tables.bf16[function] is variant("exact").bf16[function]:', "if True:",
             flags=("approximated_function",)),
 )  # fmt: skip
 

@@ -33,6 +33,7 @@ class ActivationTables:
     name: str
     bf16: Mapping[int, Array]
     codes: Mapping[int, Mapping[str, Array]] = field(default_factory=dict)
+    own: frozenset[int] = frozenset()  # functions whose ``bf16`` was handed in
 
     def of_codes(self, function: int, step: str) -> Array | None:
         """The user's own 256-entry table of a step, if there is one."""
@@ -127,7 +128,8 @@ def _fill_codes(bf16, low, scale, zero_point, out_inverse, out_zero, lowest, hig
     for index in range(table.size):
         x = np.float32(np.float64(np.int64(low) + index - np.int64(zero_point)) * scale)
         y = np.float64(bf16[np.int64(bf16_encode(x))])
-        table[index] = saturate(np.int64(np.rint(y * out_inverse)) + np.int64(out_zero), lowest, highest)
+        scaled = min(max(y * out_inverse, -(2.0**40)), 2.0**40)  # beyond any code, and an integer in every machine
+        table[index] = saturate(np.int64(np.rint(scaled)) + np.int64(out_zero), lowest, highest)
 
 
 def device_code_table(
@@ -140,11 +142,11 @@ def device_code_table(
     out_scale: float,
     out_zero_point: int,
 ) -> Array:
-    """The table of codes of a device whose function of BF16 values is given (SPEC T-7; ours); exact tables: SPEC T-4.
+    """The table of codes of a device whose function of BF16 values is given (SPEC T-7; ours); an exact function: SPEC T-4.
 
     ``table[q - qmin] = saturate(round_half_even(f(bf16(fp32((q - zp) * scale))) / out_scale) + out_zp)``.
     """
-    if tables.name == "exact":
+    if tables.bf16[function] is variant("exact").bf16[function]:
         return code_table(function, bits, scale, zero_point, out_bits, out_scale, out_zero_point)
     values = (tables.bf16[function].astype(np.uint32) << np.uint32(16)).view(np.float32)
     table = np.empty(1 << bits, np.int8 if out_bits == 8 else np.int16)

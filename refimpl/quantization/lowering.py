@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.errors import InputError
+from refimpl.errors import InputError, NotExpressible
+from refimpl.numerics.activation import NAMES as FUNCTION_NAMES
 from refimpl.numerics.activation import ActivationTables, device_code_table, variant
 from refimpl.numerics.requantize import LAW_BF16, LAW_DOUBLE, LAW_FOLDED, LAW_NORM_TWICE, Requantizer
 from refimpl.numerics.tables import shipped
@@ -75,6 +76,7 @@ class Builder:
         tables: ActivationTables | None = None,
     ) -> None:
         self.activation_tables = tables or variant(profile.tables)
+        self.looked_up: dict[str, tuple[int, tuple[Any, ...]]] = {}  # steps with a table: function and formats
         self.weights, self.ranges, self.preset, self.profile = weights, ranges, preset, profile
         self.tensors: dict[str, Tensor] = {}
         self.steps: list[Step] = []
@@ -268,7 +270,7 @@ class Builder:
         """(M, n) of SPEC G-8 for one ratio of scales; proven for values up to ``bound`` in magnitude."""
         m, n = q31_multiplier(ratio)
         if n < 1:
-            raise InputError(f"{name}: scale ratio {ratio:.3g} is beyond the multipliers of profile {self.profile.name!r}")
+            raise NotExpressible(f"{name}: scale ratio {ratio:.3g} is beyond the multipliers of profile {self.profile.name!r}")
         self._prove(name, "value to scale", bound << max(31 - n, 0), self.profile.width)
         self._prove(name, "scaled value", ((bound * m) >> n) + 2, self.profile.width)
         return m, n
@@ -313,9 +315,11 @@ class Builder:
         if a.kind == b.kind == "f32":
             self.step("activate_f32", ref, (function, start), y, loop=loop)
         elif a.kind == b.kind == "bf16":
+            self.looked_up[name] = function, ("bf16",)
             self.step("lookup", ref, (self.activation_tables.bf16[function], 0, start), y, loop=loop)
         elif a.is_code and b.is_code:
             tables = self.activation_tables
+            self.looked_up[name] = function, (a, b)
             own = tables.of_codes(function, name) if a.bits == b.bits == 8 else None
             formats = (a.bits, a.scale, a.zero_point, b.bits, b.scale, b.zero_point)
             table = own if own is not None else device_code_table(tables, function, *formats)
@@ -380,7 +384,32 @@ class Builder:
         self.step(f"to_pcm{suffix}", (Ref(total.name),), (), pcm, clipped)
         return pcm, clipped
 
+    def _check_tables(self) -> None:
+        """Every table that was handed in is used, and one for several steps only where these have one format."""
+        tables = self.activation_tables
+        steps = {f: [step for step, (g, _) in self.looked_up.items() if g == f] for f in FUNCTION_NAMES}
+        for function in tables.own:
+            if not steps[function]:
+                raise InputError(f"preset {self.preset.name!r} looks up no {FUNCTION_NAMES[function]}: leave its table out")
+        for function, codes in tables.codes.items():
+            what = FUNCTION_NAMES[function]
+            eight = [s for s in steps[function] if self.looked_up[s][1] != ("bf16",) and self.tensors[s].format.bits == 8]
+            if not eight:
+                raise InputError(
+                    f"preset {self.preset.name!r} has no 8-bit {what} step: give its table as 65,536 BF16 patterns"
+                )
+            unknown = sorted(set(codes) - {"", *eight})
+            if unknown:
+                raise InputError(
+                    f"a table is given for {unknown[0]!r}, which is no 8-bit {what} step; these are: {', '.join(eight)}"
+                )
+            if "" in codes and len({self.looked_up[step][1] for step in eight}) > 1:
+                raise InputError(
+                    f"the {what} steps {', '.join(eight)} differ in format: give one table per step, in an .npz file"
+                )
+
     def build(self, source: Tensor, results: tuple[Tensor, ...]) -> Program:
+        self._check_tables()
         facts = {
             "proofs": self.proofs,
             "widths": self.widths,
@@ -413,7 +442,7 @@ class Builder:
     def _supported(self, name: str, kind: str) -> str:
         """``kind`` where the profile has it; the float reference runs on every profile."""
         if kind != "f32" and kind not in self.profile.formats:
-            raise InputError(
+            raise NotExpressible(
                 f"profile {self.profile.name!r} has no {kind} ({name} of preset {self.preset.name!r}), only "
                 f"{', '.join(self.profile.formats)}: use another preset or profile"
             )
@@ -533,7 +562,7 @@ class Builder:
         if rule != SEARCH:
             m, n = {Q31: q31_multiplier, Q15: q15_multiplier}.get(rule, power_of_two_multiplier)(ratio)
             if not (1 if rule in (Q31, Q15) else 0) <= n <= profile.largest_shift:
-                raise InputError(
+                raise NotExpressible(
                     f"{name}: channel {channel} has scale ratio {ratio:.3g}, beyond the shifts of profile {profile.name!r}; "
                     "calibrate again"
                 )
@@ -550,7 +579,7 @@ class Builder:
             if not 0 <= n <= profile.largest_shift:
                 continue
             if law == LAW_FOLDED:
-                addend = total * m + ((1 << n) >> 1)
+                addend = total * m + (((1 << n) >> 1) if profile.rounding_constant else 0)
                 bound = max(abs(low * m), abs(high * m), abs(addend), _widest(low * m, high * m, addend))
             else:
                 pre = min(profile.largest_pre_shift, n)
@@ -558,7 +587,7 @@ class Builder:
             if bound < 1 << (profile.width - 1):
                 self._prove(name, "product + addend" if law == LAW_FOLDED else "product", bound, profile.width)
                 return m, n
-        raise InputError(
+        raise NotExpressible(
             f"{name}: channel {channel} has scale ratio {ratio:.3g} and accumulators up to {max(-low, high)}: "
             f"no multiplier of profile {profile.name!r} fits {profile.width} bits; calibrate again"
         )

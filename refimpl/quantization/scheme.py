@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.errors import InputError
+from refimpl.errors import InputError, NotExpressible
 from refimpl.program import Format
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,7 +38,7 @@ def symmetric_format(low: float, high: float, bits: int, power_of_two: bool) -> 
     With ``power_of_two`` the next power of two that is not less. An empty range has scale 2^-bits.
     """
     largest = max(abs(low), abs(high))
-    if not math.isfinite(largest) or low > high:
+    if not math.isfinite(high - low) or low > high:
         raise InputError(f"activation range [{low}, {high}] is not a range: calibrate again on finite audio")
     kind = {8: "int8", 16: "int16"}[bits]
     if largest < 2.0**-60:
@@ -142,7 +142,9 @@ def largest_multipliers(ratios: tuple[float, ...], bounds: tuple[int, ...], what
             for ratio, multiplier, bound in zip(ratios, multipliers, bounds, strict=True):
                 error = abs(multiplier / 2.0**n - ratio)
                 if error > ratio / 64 and error * bound > 0.5:
-                    raise InputError(f"{what}: 32 bits leave only multiplier {multiplier} for {ratio:.3g}; use 8-bit formats")
+                    raise NotExpressible(
+                        f"{what}: 32 bits leave only multiplier {multiplier} for {ratio:.3g}; use 8-bit formats"
+                    )
             return multipliers, n
     raise InputError(f"{what}: scale ratios {ratios} overflow 32 bits at every shift; calibrate again")
 

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from refimpl.cli import Parser, announce_compilation, guarded, positive_int
+from refimpl.cli import Parser, announce_compilation, check_target, guarded, positive_int
 from refimpl.cost import storage
-from refimpl.errors import InputError
+from refimpl.errors import InputError, NotExpressible
 from refimpl.numerics.activation import VARIANTS
 from refimpl.presets import MORE, NAMES
-from refimpl.profiles import PROFILES
+from refimpl.profiles import PROFILES, profile_named
 from refimpl.session import Model, load
 from refimpl.weights_io import default_weights, write_whole
 from weights.train import metrics
@@ -62,7 +62,7 @@ def expressible(weights: str, wanted: Sequence[Cell]) -> tuple[list[Cell], dict[
         try:
             model(weights, one)
             can.append(one)
-        except InputError as error:
+        except NotExpressible as error:
             cannot[one] = str(error)
     return can, cannot
 
@@ -107,6 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     weights = str(args.weights or default_weights())
+    if args.readme:
+        replaced(args.readme.read_text(encoding="utf-8"), "")  # refuses a file without the marks now, not after hours
+    if args.json:
+        check_target(args.json, args.list)
     rows = read_list(args.list)[: args.count]
     announce_compilation()
     can, cannot = expressible(weights, cells())
@@ -151,7 +155,7 @@ def summary(
                 **one._asdict(),
                 "si_sdri": metrics.summary({"si_sdri": [v[0] for v in values]}, pairs)["si_sdri"],
                 "sqnr": 10 * math.log10(energy / noise) if noise else None,
-                "bytes": storage(used.program).total,
+                "bytes": storage(used.program, profile_named(used.profile).bias_bits).total,
             }
         )
     left_out = [{**one._asdict(), "reason": reason} for one, reason in cannot.items()]
@@ -165,7 +169,8 @@ def table(report: dict[str, Any]) -> str:
     presets = [preset for preset in (*NAMES, *MORE) if preset != "fp32"]
     floating = by_cell["any", "fp32", "exact"]
     lines = [
-        f"SI-SDRi in dB, mean over {report['count']} held-out mixtures; in brackets SQNR of the output against `fp32` in dB.",
+        f"SI-SDRi in dB, mean over {report['count']} held-out mixtures (in brackets the output's SQNR against `fp32` in dB),",
+        "and KiB of constants.",
         f"`fp32` (the same on every profile): {cell(floating['si_sdri'])} dB, the interval being 95% over pairs of speakers.",
         "",
         "| profile | " + " | ".join(f"`{preset}`" for preset in presets) + " |",
@@ -175,24 +180,17 @@ def table(report: dict[str, Any]) -> str:
         found = [by_cell.get((profile, preset, "exact")) for preset in presets]
         lines.append(f"| `{profile}` | " + " | ".join(_short(one) for one in found) + " |")
     for tables in VARIANTS[1:]:
-        found = [by_cell.get(("gap9", preset, tables)) if preset in WITH_TABLES else None for preset in presets]
-        lines.append(f"| `gap9`, tables `{tables}` | " + " | ".join(_short(one) if one else "" for one in found) + " |")
-    sizes = [
-        by_cell[profile, preset, "exact"] for preset in presets for profile in PROFILES if (profile, preset, "exact") in by_cell
-    ]
-    largest: dict[str, set[int]] = {}
-    for one in sizes:
-        largest.setdefault(one["preset"], set()).add(one["bytes"])
-    texts = [
-        "/".join(f"{size / 1024:.0f}" for size in sorted(largest[preset])) if preset in largest else "-" for preset in presets
-    ]
-    return "\n".join([*lines, "| KiB of constants | " + " | ".join(texts) + " |"])
+        found = [(by_cell.get(("gap9", preset, tables)), preset in WITH_TABLES) for preset in presets]
+        lines.append(
+            f"| `gap9`, tables `{tables}` | " + " | ".join(_short(one) if asked else "" for one, asked in found) + " |"
+        )
+    return "\n".join(lines)
 
 
 def _short(one: dict[str, Any] | None) -> str:
     if one is None:
         return "n/a"
-    return f"{one['si_sdri']['mean']:.2f} ({one['sqnr']:.1f})"
+    return f"{one['si_sdri']['mean']:.2f} ({one['sqnr']:.1f}), {one['bytes'] / 1024:.0f}"
 
 
 def replaced(text: str, made: str) -> str:
