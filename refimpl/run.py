@@ -46,6 +46,7 @@ from refimpl.errors import InputError
 from refimpl.numerics.activation import VARIANTS
 from refimpl.presets import MORE, NAMES, load_preset
 from refimpl.profiles import PROFILES, profile_named
+from refimpl.quality import improvement
 from refimpl.session import BLOCK, HOP, KERNELS, Model
 from refimpl.weights_io import check_preset, default_weights, load_container
 
@@ -106,6 +107,7 @@ def _main(argv: Sequence[str] | None) -> int:
     jobs = plan(options.inputs, options.out, options.dump, model.config.speakers)
     if options.dump is not None:
         _tensors_of(model, options.steps)
+    voices = None if options.references is None else _references(options, model.config.speakers)
     reports: list[Report] = []
     with ExitStack() as folders:
         for folder in (options.out, options.dump):
@@ -124,12 +126,34 @@ def _main(argv: Sequence[str] | None) -> int:
             reports.append(found)
             if not options.json:
                 _print_report(found)
+    gains = None if voices is None or not reports else _gains(reports[0], voices)
+    if gains and not options.json:
+        print(f"  SI-SDR improvement over the mixture: {', '.join(f'{gain:.2f}' for gain in gains)} dB")
     for failure in failed:
         complain(failure)
     bad = len(failed)
     if options.json:
-        print(json.dumps(model.identity | {"inputs": [asdict(report) for report in reports]}, indent=2))
+        document = model.identity | {"inputs": [asdict(report) for report in reports]}
+        print(json.dumps(document | ({"si_sdri": gains} if gains else {}), indent=2))
     return 2 if bad else 0
+
+
+def _references(options: argparse.Namespace, speakers: int) -> tuple[Array, Array]:
+    """The input and the clean voices [S, n], PCM / 32768; :class:`InputError` where they are not of one length."""
+    if len(options.references) != speakers:
+        raise InputError(f"--references: {len(options.references)} files for {speakers} speakers; give the clean voice of each")
+    mixture = audio.read_pcm(options.inputs[0], resample=options.resample, channel=options.channel)
+    voices = [audio.read_pcm(path) for path in options.references]
+    for path, voice in zip(options.references, voices, strict=True):
+        if len(voice) != len(mixture):
+            raise InputError(f"{path}: {len(voice)} samples, but the mixture has {len(mixture)}; give the voice that is in it")
+    return mixture / 32768.0, np.stack(voices) / 32768.0
+
+
+def _gains(report: Report, voices: tuple[Array, Array]) -> list[float]:
+    """SI-SDR improvement in dB of each voice, the outputs in the order that fits best."""
+    outputs = np.stack([audio.read_pcm(Path(output.path)) for output in report.outputs]) / 32768.0
+    return [round(float(gain), 2) for gain in improvement(outputs, *voices)]
 
 
 def _all(model: Model, jobs: Sequence[Job], options: argparse.Namespace) -> Generator[Report | InputError, None, None]:
@@ -210,6 +234,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "every worker must have refimpl of the same version, and see the inputs, the outputs and all other files under the "
         "same paths (shared file system)",
     )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="the clean voices of the one input, as long as it: print the SI-SDR improvement of each",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write intermediate tensors to DIR/STEM/ as .npy files")
     parser.add_argument(
@@ -223,6 +254,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not options.inputs and not options.list_tensors:
         parser.error("no INPUT is given")
+    if options.references is not None and len(options.inputs) != 1:
+        parser.error("--references are of one mixture: give one INPUT")
     if options.steps is not None and options.dump is None and not options.list_tensors:
         parser.error("--steps says what to dump: give --dump DIR too")
     if options.frames is not None and options.dump is None:

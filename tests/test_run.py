@@ -511,3 +511,61 @@ def test_guarded_passes_programming_errors_on() -> None:
     with pytest.raises(RuntimeError):
         cli.guarded(broken)
     assert issubclass(InputError, ValueError)
+
+
+# -- the clean voices ---------------------------------------------------------------------------------------------------
+
+
+def test_references_give_the_improvement(tmp_path: Path, weights: Weights, capsys: pytest.CaptureFixture[str]) -> None:
+    voices = np.stack([noise(3000, 1), noise(3000, 2)]) // 4
+    for name, pcm in (("a", voices[0]), ("b", voices[1]), ("mix", voices.sum(0).astype(np.int16))):
+        write_pcm(tmp_path / f"{name}.wav", pcm.astype(np.int16))
+    argv = [
+        str(tmp_path / "mix.wav"),
+        "--weights",
+        str(weights),
+        "--references",
+        str(tmp_path / "a.wav"),
+        str(tmp_path / "b.wav"),
+    ]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["si_sdri"]
+    estimate = outputs(tmp_path / "mix.wav").astype(np.float64)
+    # The definition once more: projection on each voice, the better order of the outputs.
+    ratio = np.empty((2, 2))
+    for s, e in enumerate(estimate - estimate.mean(1, keepdims=True)):
+        for v, r in enumerate(voices - voices.mean(1, keepdims=True)):
+            target = (e @ r) / (r @ r) * r
+            ratio[s, v] = 10 * np.log10((target @ target) / ((e - target) @ (e - target)))
+    straight, swapped = [ratio[0, 0], ratio[1, 1]], [ratio[1, 0], ratio[0, 1]]
+    mix = voices.sum(0) - voices.sum(0).mean()
+    before = []
+    for r in voices - voices.mean(1, keepdims=True):
+        target = (mix @ r) / (r @ r) * r
+        before.append(10 * np.log10((target @ target) / ((mix - target) @ (mix - target))))
+    best = straight if sum(straight) >= sum(swapped) else swapped
+    assert found == pytest.approx([a - b for a, b in zip(best, before, strict=True)], abs=0.011)
+    assert main(argv) == 0
+    assert f"improvement over the mixture: {found[0]:.2f}, {found[1]:.2f} dB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        (["mix.wav"], "1 files for 2 speakers"),
+        (["mix.wav", "short.wav"], "100 samples, but the mixture has 2000"),
+        (["mix.wav", "none.wav"], "none.wav"),
+    ],
+)
+def test_wrong_references(
+    references: list[str], message: str, clip: Path, weights: Weights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pcm(clip.parent / "short.wav", noise(100))
+    paths = [str(clip.parent / name) for name in references]
+    refused(main, [clip, "--weights", weights, "--references", *paths], capsys, message)
+
+
+def test_references_are_of_one_input(clip: Path, weights: Weights, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pcm(clip.parent / "other.wav", noise(100))
+    argv = [str(clip), str(clip.parent / "other.wav"), "--weights", str(weights), "--references", str(clip), str(clip)]
+    refused(main, argv, capsys, "give one INPUT")

@@ -1,6 +1,6 @@
 """Measures of separation quality, and their confidence intervals over pairs of speakers. Needs no PyTorch.
 
-SI-SDR is computed here in float64; PESQ, ESTOI and DNS-MOS come from packages of the extra ``eval``, imported when asked for.
+SI-SDR is ``refimpl.quality``; PESQ, ESTOI and DNS-MOS come from packages of the extra ``eval``, imported when asked for.
 """
 
 from __future__ import annotations
@@ -15,47 +15,18 @@ from typing import Any
 import numpy as np
 
 from refimpl.errors import InputError
+from refimpl.quality import assigned, improvement, si_sdr
+
+__all__ = ["assigned", "improvement", "measure", "si_sdr"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 RATE = 16000
-BOUND = 100.0  # dB: an estimate that is exact, or silent, has no finite ratio
 RESAMPLES, SEED, CONFIDENCE = 10_000, 20250803, 0.95
 TITLES = {"si_sdri": "SI-SDRi dB", "si_sdr": "SI-SDR dB", "pesq": "PESQ", "estoi": "ESTOI", "dnsmos": "DNS-MOS"}
 METRICS = tuple(TITLES)
 PACKAGES: dict[str, tuple[str, ...]] = {"pesq": ("pesq",), "estoi": ("pystoi",), "dnsmos": ("speechmos", "onnxruntime")}
 DNSMOS_SAMPLES = int(9.01 * RATE)  # what the model takes
 DNSMOS_OVRL = (-0.06766283, 1.11546468, 0.04602535)  # its raw overall score to MOS, highest power first
-
-
-def si_sdr(estimate: Array, reference: Array) -> Array:
-    """Scale-invariant SDR in dB over the last axis, float64, within [-100, 100].
-
-    With zero-mean e and r: ``10 log10(|t|^2 / |e - t|^2)``, ``t = r <e, r> / |r|^2``; -100 where one of the two is silent.
-    """
-    estimate, reference = _centred(estimate), _centred(reference)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = (estimate * reference).sum(-1, keepdims=True) / (reference**2).sum(-1, keepdims=True)
-        target = scale * reference
-        ratio = 10 * np.log10((target**2).sum(-1) / ((estimate - target) ** 2).sum(-1))
-    return np.asarray(np.clip(np.nan_to_num(ratio, nan=-BOUND), -BOUND, BOUND))
-
-
-def _centred(x: Array) -> Array:
-    """``x`` in float64 less its mean over the last axis; exact zeros where only rounding is left of a constant."""
-    x = np.asarray(x, np.float64)
-    y = x - x.mean(-1, keepdims=True)
-    return np.where((y**2).sum(-1, keepdims=True) > 1e-24 * (x**2).sum(-1, keepdims=True), y, 0.0)
-
-
-def assigned(estimate: Array, references: Array) -> Array:
-    """``estimate`` [2, n] in the order of the speakers that gives the higher mean SI-SDR against ``references`` [2, n]."""
-    straight, swapped = si_sdr(estimate, references), si_sdr(estimate[::-1], references)
-    return estimate if straight.mean() >= swapped.mean() else estimate[::-1]
-
-
-def improvement(estimate: Array, mixture: Array, references: Array) -> Array:
-    """SI-SDR improvement in dB per speaker [2] of ``estimate`` [2, n] over ``mixture`` [n], better assignment of speakers."""
-    return np.asarray(si_sdr(assigned(estimate, references), references) - si_sdr(mixture[None], references))
 
 
 def measure(metrics: Sequence[str], estimate: Array, mixture: Array, references: Array) -> dict[str, float]:
