@@ -1,0 +1,40 @@
+"""Every container in ``weights/``: loads, runs its presets, is the one that the card describes, and names no machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refimpl.presets import NAMES
+from refimpl.session import load
+from refimpl.weights_io import load_container
+from tests.test_network import speech_like
+
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
+FILES = sorted(FOLDER.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_container_is_what_its_card_says(path: Path) -> None:
+    container = load_container(path)
+    assert container.digest in (FOLDER / "README.md").read_text(encoding="utf-8"), "weights/README.md names another digest"
+    card = json.dumps(dict(container.card))
+    assert not any(word in card for word in ("/home/", "/tmp/", "/work/", "../"))
+    trained = container.card.get("qat")
+    assert container.presets == ((trained["preset"],) if trained else NAMES)
+    pcm = speech_like(2000, 1)
+    for preset in container.presets:
+        out = load(path, preset).separate(pcm)
+        assert out.shape == (2, 2000) and np.abs(out).max() > 0
+
+
+def test_a_quantization_aware_container_starts_from_the_float_one() -> None:
+    floating = load_container(FOLDER / "tf_mlpnet.safetensors")
+    trained = [load_container(path) for path in FILES if path.name != "tf_mlpnet.safetensors"]
+    assert trained
+    for container in trained:
+        assert container.card["qat"]["start"] == floating.digest
+        assert any(not np.array_equal(container.weights[name], floating.weights[name]) for name in floating.weights)
