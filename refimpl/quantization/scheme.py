@@ -143,7 +143,7 @@ def largest_multipliers(ratios: tuple[float, ...], bounds: tuple[int, ...], what
                 error = abs(multiplier / 2.0**n - ratio)
                 if error > ratio / 64 and error * bound > 0.5:
                     raise NotExpressible(
-                        f"{what}: 32 bits leave only multiplier {multiplier} for {ratio:.3g}; use 8-bit formats"
+                        f"{what}: 32 bits leave only multiplier {multiplier} for {ratio:.3g}; use 8 bits or another profile"
                     )
             return multipliers, n
     raise InputError(f"{what}: scale ratios {ratios} overflow 32 bits at every shift; calibrate again")
