@@ -21,8 +21,8 @@ FILES = sorted(FOLDER.glob("*.safetensors"))
 def test_a_container_is_what_its_card_says(path: Path) -> None:
     container = load_container(path)
     assert container.digest in (FOLDER / "README.md").read_text(encoding="utf-8"), "weights/README.md names another digest"
-    card = json.dumps(dict(container.card))
-    assert not any(word in card for word in ("/home/", "/tmp/", "/work/", "../"))
+    words = [Path(word) for word in json.dumps(dict(container.card)).replace('"', " ").split()]
+    assert not [word for word in words if word.is_absolute() or ".." in word.parts]
     trained = container.card.get("qat")
     assert container.presets == ((trained["preset"],) if trained else NAMES)
     pcm = speech_like(2000, 1)
