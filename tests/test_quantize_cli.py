@@ -73,6 +73,22 @@ def test_all_presets_load(
     assert container.digest in captured.out and "3 files, 0.2 s" in captured.out and captured.err == ""
 
 
+def test_an_8_bit_cell_ends_where_its_tanh_does(bare: Container) -> None:
+    """A cell that counts frames: 8 bits keep +-4 of it, 16 bits and ``minmax`` all."""
+    hidden = bare.config.hidden
+    bias = bare.weights["blocks.0.lstm.bias_ih_l0"].copy()
+    bias[: 2 * hidden], bias[2 * hidden : 3 * hidden] = 30.0, 30.0 * (-1.0) ** np.arange(hidden)
+    counting = replace(bare, weights={**bare.weights, "blocks.0.lstm.bias_ih_l0": bias})
+    clip = [noise(96 * 20, 4)]
+    found, extremes = calibrate(counting, clip), calibrate(counting, clip, "minmax")
+    for name in ("block1.lstm.fc", "block1.lstm.c"):
+        assert found.ranges[8][name] == (-4.0, 4.0)
+        low, high = found.ranges[16][name]
+        assert (low, high) == extremes.ranges[8][name] and low <= -19 and high >= 19
+    capped = {name for name, span in found.ranges[8].items() if "lstm" not in name and max(np.abs(span)) == 4.0}
+    assert not capped
+
+
 def test_the_same_again(weights: Path, folder: Path, tmp_path: Path) -> None:
     """The same bytes from the same files; a quantized container can be calibrated anew."""
     a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"

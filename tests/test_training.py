@@ -5,6 +5,9 @@ What needs PyTorch is left out where it is not installed.
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +185,44 @@ def test_resumed_run_is_the_uninterrupted_one(
     cut, uncut = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
     assert all(np.array_equal(cut[name], uncut[name]) for name in uncut)
     assert training.train(args) == []
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from weights.train.train import hold_memory
+if sys.argv[1] == "held":
+    assert hold_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+found = []
+for _ in range(4):
+    before = faults()
+    for part in [np.ones(1 << 22, np.float32) for _ in range(4)]:
+        del part
+    found.append(faults() - before)
+print(found[-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is what is told")
+def test_freed_memory_is_held(training: Any) -> None:
+    """Four arrays of 16 MiB, freed and asked for again: fresh pages from the system unless they were held."""
+
+    def faults(word: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=True).stdout)
+
+    assert faults("held") < 50 <= faults("returned")
+
+
+def test_swap_is_the_transpose(training: Any) -> None:
+    import torch
+
+    from weights.train.model import Swap
+
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    y = Swap.apply(x)
+    assert torch.equal(y, x.transpose(-1, -2)) and y.is_contiguous()
+    assert torch.autograd.gradcheck(Swap.apply, (x,))
 
 
 def test_learning_rate(training: Any, voices: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ Layout: activations are ``[N, T, F, C]`` with channels last, so that every chann
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -41,6 +43,18 @@ def synthesis_window(analysis: Tensor) -> Tensor:
     return window
 
 
+class Swap(torch.autograd.Function):
+    """The last two axes exchanged, contiguous both ways: adding a transposed view costs more than this copy and the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.transpose(-1, -2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.transpose(-1, -2).contiguous()
+
+
 class Mixer(nn.Module):
     """One mixer repetition: an MLP along frequency, then one along channels, each with its residual."""
 
@@ -52,8 +66,8 @@ class Mixer(nn.Module):
         self.chan2 = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.relu(self.freq1(x.transpose(-1, -2).contiguous()))
-        x = x + self.freq2(hidden).transpose(-1, -2)
+        hidden = functional.relu(self.freq1(Swap.apply(x)))
+        x = x + Swap.apply(self.freq2(hidden))
         return x + self.chan2(functional.relu(self.chan1(x)))
 
 

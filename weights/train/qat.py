@@ -30,7 +30,16 @@ from refimpl.weights_io import Container, load_container
 from weights.train.data import Corpus, read_list
 from weights.train.model import TFMLPNet
 from weights.train.quantized import QuantizedTFMLPNet
-from weights.train.train import average_gradients, drawn, learning_rate, level_error, open_corpus, pit_si_sdr, validate
+from weights.train.train import (
+    average_gradients,
+    drawn,
+    hold_memory,
+    learning_rate,
+    level_error,
+    open_corpus,
+    pit_si_sdr,
+    validate,
+)
 
 CEILING = 30.0  # dB: above, nothing is to be gained, and easy mixtures would dominate
 
@@ -243,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if args.device == "cpu":
             torch.set_num_threads(1)
+            hold_memory()
         if world > 1:
             dist.init_process_group("gloo")
             if args.device == "cuda":
