@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from refimpl.arrays_io import read_arrays
 from refimpl.errors import InputError
 from refimpl.numerics.activation import CANONICAL_NAN, NAMES, VARIANTS, ActivationTables, patterns, variant
 from refimpl.numerics.tables import SIGMOID, TANH
@@ -95,33 +93,21 @@ def _values(table: Array) -> Array:
 
 def _read(path: Path) -> Array | dict[str, Array]:
     """The file's table, or its tables by step; checked for size and dtype."""
+    fault, remedy = "cannot be read as a table", "give .npy, .npz or raw .bin"
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:
             raise InputError(f"{path}: {size} bytes are no activation table; give 65,536 uint16 or 256 int8 entries")
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                found = {step: _checked(archive[step], f"{path}, step {step}", (CODES,)) for step in archive.files}
-            if not found:
-                raise InputError(f"{path}: holds no table; give one of 256 codes per step, by the step's name")
-            return found
-        if path.suffix == ".npy":
-            return _checked(np.load(path, allow_pickle=False), str(path), (PATTERNS, CODES))
         data = path.read_bytes()
-    except InputError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-        tokenize.TokenError,
-        SyntaxError,
-    ) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise InputError(f"{path}: cannot be read as a table ({reason}); give .npy, .npz or raw .bin") from None
+    except OSError as error:
+        raise InputError(f"{path}: {fault} ({error.strerror}); {remedy}") from None
+    if path.suffix == ".npz":
+        found = read_arrays(path, fault, remedy)
+        if not isinstance(found, dict) or not found:
+            raise InputError(f"{path}: holds no table by step; give one of 256 codes per step, by the step's name")
+        return {step: _checked(table, f"{path}, step {step}", (CODES,)) for step, table in found.items()}
+    if path.suffix == ".npy":
+        return _checked(read_arrays(path, fault, remedy), str(path), (PATTERNS, CODES))
     kind: Any = {2 * PATTERNS: "<u2", CODES: "i1"}.get(len(data))
     if kind is None:
         raise InputError(f"{path}: {len(data)} bytes are no table; 131,072 bytes of BF16 patterns or 256 of codes are")

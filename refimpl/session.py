@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from refimpl.arrays_io import read_arrays
 from refimpl.errors import InputError
 from refimpl.networks import tf_mlpnet
 from refimpl.numerics.activation import VARIANTS, ActivationTables, variant
@@ -223,15 +223,16 @@ class Stream:
 
     def load(self, path: str | Path) -> None:
         """Restore a state saved by :meth:`save`; refuses another model's, preset's, profile's or arithmetic's."""
+        fault, remedy = "not a stream state", "save one with Stream.save"
+        state = read_arrays(Path(path), fault, remedy)
+        if not isinstance(state, dict) or not all(isinstance(array, np.ndarray) for array in state.values()):
+            raise InputError(f"{path}: {fault} (no archive of arrays); {remedy}")
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                state = {name: archive[name] for name in archive.files}
-            identity = json.loads(state.pop("identity").tobytes())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: not a stream state ({reason}); save one with Stream.save") from None
+            identity = dict(json.loads(state.pop("identity").tobytes()))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise InputError(f"{path}: {fault} (it names no model); {remedy}") from None
         mine = self.model.identity
-        for key in sorted({*identity, *mine}):
+        for key in sorted({*identity, *mine}, key=str):
             if identity.get(key) != mine.get(key):
                 raise InputError(
                     f"{path}: saved for {key} {identity.get(key)!r}, this model has {mine.get(key)!r}; load that one"

@@ -17,7 +17,7 @@ LAYERS = (
     ("program",),
     ("fast",),
     ("quantization",),
-    ("networks",),
+    ("networks", "arrays_io"),
     ("weights_io", "device_tables", "quality"),
     ("session", "audio"),
     ("calibration", "cli", "__init__"),

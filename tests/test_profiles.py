@@ -524,6 +524,18 @@ def archive_of(content: bytes, name: str) -> bytes:
     return data.getvalue()
 
 
+def of_a_later_version(archive: bytes) -> bytes:
+    """The archive, its directory asking for a version of the format that there is not."""
+    needed = archive.index(b"PK\x01\x02") + 6
+    return archive[:needed] + b"\xff" + archive[needed + 1 :]
+
+
+def array_of(values: Any) -> bytes:
+    data = io.BytesIO()
+    np.save(data, values)
+    return data.getvalue()
+
+
 HEADER = "{'descr': '<u2', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117) + "\n"
 
 
@@ -538,6 +550,8 @@ BAD_TABLES = {
     "renamed.npy": (archive_of(b"x", "a.txt"), "is no array of numbers|cannot be read"),
     "text.npz": (archive_of(b"x", "a.txt"), "is no array of numbers"),
     "none.npz": (b"PK\x05\x06" + bytes(18), "holds no table"),
+    "array.npz": (array_of(np.zeros(256, np.int8)), "holds no table by step"),
+    "version.npz": (of_a_later_version(archive_of(b"x", "a.npy")), "cannot be read as a table"),
     "huge.npy": (b"\x93NUMPY\x01\x00v\x00" + HEADER.encode(), "cannot be read as a table"),
     "brackets.npy": (b"\x93NUMPY\x01\x00v\x00" + b"{'descr': ((".ljust(117) + b"\n", "cannot be read as a table"),
     "missing.npy": (None, "No such file"),

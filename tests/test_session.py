@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def test_state_is_refused_by_another_model(small: Container, compressed: Contain
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(InputError, match="not a stream state"):
         stream.load(tmp_path / "junk.npz")
+    saved = dict(np.load(tmp_path / "state.npz"))
+    for identity in (b"[1]", b"1", b'"gap9"', b"null", b"[[1]]", b'[["a", 1], [2, 3]]', b"no JSON"):
+        np.savez(tmp_path / "other.npz", **(saved | {"identity": np.frombuffer(identity, np.uint8)}))
+        with pytest.raises(InputError, match=r"names no model|saved for"):
+            stream.load(tmp_path / "other.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("identity", "text")
+    for name in ("array.npy", "text.npz"):
+        with pytest.raises(InputError, match="not a stream state"):
+            stream.load(tmp_path / name)
     state = stream.state()
     state["block1.lstm.c"] = state["block1.lstm.c"][:, :5]
     with pytest.raises(InputError, match=r"block1\.lstm\.c"):
