@@ -225,6 +225,66 @@ def test_swap_is_the_transpose(training: Any) -> None:
     assert torch.autograd.gradcheck(Swap.apply, (x,))
 
 
+def two_voices(seconds: float = 0.5) -> Any:
+    """References ``[1, 2, n]`` of two synthetic voices."""
+    import torch
+
+    return torch.from_numpy(np.stack([voice(pitch, seconds, n) for n, pitch in enumerate((110, 210))])[None]).float()
+
+
+@settings(max_examples=25, deadline=None)
+@given(gains=st.tuples(*[st.floats(0.2, 5.0)] * 2), signs=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 2), crossed=st.booleans())
+def test_order_of_speakers_is_the_references(gains: tuple[float, float], signs: tuple[float, float], crossed: bool) -> None:
+    """Whatever the outputs' level and polarity: the references come in the order that the outputs have."""
+    train = pytest.importorskip("weights.train.train", exc_type=ImportError)
+    import torch
+
+    wanted = two_voices()
+    given_order = wanted.flip(1) if crossed else wanted
+    scale = torch.tensor([a * b for a, b in zip(gains, signs, strict=True)])[None, :, None]
+    found = scale * given_order + 0.1 * given_order.flip(1)
+    assert torch.equal(train.matched(found, wanted), given_order)
+    assert train.si_sdr(found, given_order).mean() == pytest.approx(train.pit_si_sdr(found, wanted).item(), abs=1e-4)
+
+
+def test_spectral_error_knows_level_and_polarity(training: Any) -> None:
+    """SI-SDR leaves both free, and a network trained on it alone gave one voice with its sign reversed."""
+    import torch
+
+    wanted = two_voices()
+    error = training.spectral_error
+    assert error(wanted, wanted).item() == pytest.approx(-80, abs=0.1)
+    noisy = wanted + 1e-4 * wanted.abs().max() * torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+    for worse in (-noisy, 2 * noisy, 0.5 * noisy, noisy.flip(1), noisy * torch.tensor([1.0, -1.0])[None, :, None]):
+        assert error(worse, wanted).item() > error(noisy, wanted).item() + 0.5
+    assert error(torch.zeros_like(wanted), wanted).item() == pytest.approx(0.0, abs=0.5)
+    louder = error(10 * noisy, 10 * wanted).item()
+    assert louder == pytest.approx(error(noisy, wanted).item(), abs=0.1)
+
+
+def test_spectral_error_is_the_formula(training: Any) -> None:
+    """Against NumPy in double precision, frame by frame."""
+    import torch
+
+    wanted = two_voices(0.25)
+    found = 0.6 * wanted + 0.4 * wanted.flip(1)
+
+    def spectra(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.pad(x.astype(np.float64), 256, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, 512)[::128]
+        plain = np.fft.rfft(frames * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)))
+        power = np.abs(plain) ** 2 + 1e-8
+        return plain * power**-0.35, power**0.15
+
+    parts = []
+    for e, r in zip(found[0].numpy(), wanted[0].numpy(), strict=True):
+        (a, b), (c, d) = spectra(e), spectra(r)
+        parts.append(10 * np.log10(0.5 * ((np.abs(a - c) ** 2).sum() + ((b - d) ** 2).sum()) / (np.abs(c) ** 2).sum()))
+    assert training.spectral_error(found, wanted).item() == pytest.approx(np.mean(parts), abs=1e-3)
+    short = found[..., :600].double().requires_grad_()
+    assert torch.autograd.gradcheck(training.spectral_error, (short, wanted[..., :600].double()), fast_mode=True)
+
+
 def test_learning_rate(training: Any, voices: Path, tmp_path: Path) -> None:
     """Up over the warm-up, level, then straight down to zero over the last share."""
     args = arguments(training, voices, tmp_path, mixtures=1000, warmup=100, decay=0.4, lr=1e-3)

@@ -36,8 +36,10 @@ from weights.train.train import (
     hold_memory,
     learning_rate,
     level_error,
+    matched,
     open_corpus,
     pit_si_sdr,
+    spectral_error,
     validate,
 )
 
@@ -102,7 +104,8 @@ class Run:
                 taught = self.teacher(x).float()
         estimate = self.network(x)
         separation = distilled(estimate, y, taught, args.distill).mean()
-        loss = separation + args.level * level_error(estimate, y).mean()
+        heard = spectral_error(estimate, matched(estimate, y)).mean()
+        loss = separation + args.level * level_error(estimate, y).mean() + args.spectral * heard
         self.stepper.zero_grad()
         loss.backward()
         if self.world > 1:
@@ -149,7 +152,8 @@ class Run:
 
 def identity(args: argparse.Namespace) -> dict[str, Any]:
     """What a checkpoint cannot be taken up without."""
-    names = ("preset", "batch", "seconds", "seed", "mixtures", "lr", "range_lr", "warmup", "decay", "distill", "level", "clip")
+    schedule = ("mixtures", "lr", "range_lr", "warmup", "decay", "clip")
+    names = ("preset", "batch", "seconds", "seed", *schedule, "distill", "level", "spectral")
     return {name: getattr(args, name) for name in names} | {"weights": load_container(args.weights).digest}
 
 
@@ -198,6 +202,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
     parser.add_argument("--distill", type=float, default=0.1, help="share of the distillation term; 0: none")
     parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
+    parser.add_argument("--spectral", type=float, default=1.0, help="weight of the spectral error in dB")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--range-lr", type=float, default=3e-5, help="for ranges, in units of each range's width")
     parser.add_argument("--weight-decay", type=float, default=0.0)
