@@ -77,13 +77,6 @@ def quantize_weights(weight: Array, axis: int, smallest: Array | float = 0.0) ->
     return np.ascontiguousarray(np.moveaxis(codes, 0, axis).astype(np.int8)), scale
 
 
-def fake_quantize(values: Array, form: Format) -> Array:
-    """``dequantize(quantize(x))`` in float64 (SPEC Q-4, Q-6 without FP32): for observers and for judging ranges."""
-    codes = np.clip(np.rint(values / form.scale) + form.zero_point, form.lowest, form.highest)
-    result: Array = (codes - form.zero_point) * form.scale
-    return result
-
-
 def frexp_multiplier(ratio: float, bits: int, largest_shift: int) -> tuple[int, int]:
     """``ratio ~ M / 2^n`` by the SDK's search (SPEC G-1): M of at most ``bits`` bits, odd or 1, n <= ``largest_shift``.
 
