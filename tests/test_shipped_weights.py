@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refimpl.audio import read_pcm
 from refimpl.presets import NAMES
 from refimpl.session import load
 from refimpl.weights_io import load_container
@@ -38,3 +39,14 @@ def test_a_quantization_aware_container_starts_from_the_float_one() -> None:
     for container in trained:
         assert container.card["qat"]["start"] == floating.digest
         assert any(not np.array_equal(container.weights[name], floating.weights[name]) for name in floating.weights)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_voices_keep_their_polarity(path: Path) -> None:
+    """SI-SDR cannot tell a voice from its negative: what comes out correlates positively with what went in."""
+    data = Path(__file__).resolve().parent / "data"
+    mixture, *voices = (read_pcm(data / name) for name in ("mix.wav", "source1.flac", "source2.flac"))
+    for preset in load_container(path).presets:
+        found = np.corrcoef(np.concatenate([load(path, preset).separate(mixture), voices]))[:2, 2:]
+        straight, crossed = np.diag(found), np.diag(found[::-1])
+        assert max(straight.min(), crossed.min()) > 0.3, (preset, found)
