@@ -21,9 +21,8 @@ METHODS = ("minmax", "percentile", "mse")
 CLIPPED = 16.0
 
 _PATTERNS = np.concatenate([np.arange(0xFF7F, 0x7FFF, -1), np.arange(0x7F80)])  # all finite values, ascending
-_VALUES = (
-    (_PATTERNS.astype(np.uint32) << 16 | 0x8000).view(np.float32).astype(np.float64)
-)  # the middle of each pattern's values
+# The middle of each pattern's values.
+_VALUES = (_PATTERNS.astype(np.uint32) << 16 | 0x8000).view(np.float32).astype(np.float64)
 
 
 class Observer:

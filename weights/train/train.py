@@ -39,22 +39,21 @@ def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     return 10 * torch.log10(ratio + 1e-8)
 
 
+def matched(estimate: Tensor, reference: Tensor) -> Tensor:
+    """The references in the order of speakers that gives the higher mean SI-SDR, ``[N, 2, n]``."""
+    straight, crossed = (si_sdr(estimate, order).mean(-1) for order in (reference, reference.flip(1)))
+    return torch.where((straight >= crossed)[:, None, None], reference, reference.flip(1))
+
+
 def pit_si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Mean SI-SDR of two speakers under the better assignment, ``[N]``."""
-    straight = si_sdr(estimate, reference).mean(-1)
-    return torch.maximum(straight, si_sdr(estimate, reference.flip(1)).mean(-1))
+    return si_sdr(estimate, matched(estimate, reference)).mean(-1)
 
 
 def level_error(estimate: Tensor, reference: Tensor) -> Tensor:
     """Absolute difference in dB of the energies of all speakers together, ``[N]``: SI-SDR alone leaves the level free."""
     ratio = (estimate.square().sum((1, 2)) + 1e-6) / (reference.square().sum((1, 2)) + 1e-6)
     return 10 * torch.log10(ratio).abs()
-
-
-def matched(estimate: Tensor, reference: Tensor) -> Tensor:
-    """The references in the order of speakers that gives the higher mean SI-SDR, ``[N, 2, n]``."""
-    straight, crossed = (si_sdr(estimate, order).mean(-1) for order in (reference, reference.flip(1)))
-    return torch.where((straight >= crossed)[:, None, None], reference, reference.flip(1))
 
 
 def compressed(x: Tensor) -> tuple[Tensor, Tensor]:
