@@ -438,6 +438,9 @@ Between.
 <!-- levels -->
 <!-- end of levels -->
 
+<!-- networks -->
+<!-- end of networks -->
+
 After.
 """
 
@@ -478,7 +481,7 @@ def test_report_end_to_end(results: list[Path], measured: dict[str, Any], tmp_pa
     text = (card / "README.md").read_text()
     assert text.startswith("Before.\n\n<!-- table3 -->\n") and "stale" not in text
     assert "<!-- end of table3 -->\n\nBetween.\n\n<!-- levels -->\n" in text
-    assert text.endswith("<!-- end of levels -->\n\nAfter.\n")
+    assert text.endswith("Networks of several sizes: not measured.\n<!-- end of networks -->\n\nAfter.\n")
     main_table, others = text.split("<!-- end of table3 -->")[0].split("Beside SI-SDRi")
     table = rows_of(main_table)
     by_preset = {result["preset"]: result["metrics"]["si_sdri"] for result in measured["presets"]}
@@ -491,7 +494,7 @@ def test_report_end_to_end(results: list[Path], measured: dict[str, Any], tmp_pa
     assert table["+FPConv"][7].split()[0] == f"{by_preset['fpconv']['mean'] + 1:.2f}"
     assert table["+KD"][5:7] == ["–", "–"] and table["+KD"][7].split()[0] == f"{by_preset['fpconv']['mean'] + 2:.2f}"
     assert rows_of(others)["FP32"][0].split()[0] == f"{measured['presets'][0]['metrics']['si_sdr']['mean']:.2f}"
-    levels = rows_of(text.split("<!-- levels -->")[1])
+    levels = rows_of(text.split("<!-- levels -->")[1].split("<!-- end of levels -->")[0])
     assert levels["preset"] == ["-30", "0"] and set(levels) == {"preset", *(f"`{name}`" for name in NAMES)}
     assert levels["`fpconv`"][1].split()[0] == f"{measured['presets'][3]['levels'][1]['mean']:.1f}"
     before = tree(card)
@@ -500,6 +503,43 @@ def test_report_end_to_end(results: list[Path], measured: dict[str, Any], tmp_pa
     again = subprocess.run([sys.executable, "-m", "weights.train.report", *argv], env=environment, capture_output=True)
     assert again.returncode == 0, again.stderr
     assert tree(card) == before
+
+
+def test_table_of_networks(results: list[Path], measured: dict[str, Any], tmp_path: Path) -> None:
+    """A row a size, presets as columns; what was trained for a preset stays out; sizes and MACs are the configuration's."""
+    pytest.importorskip("matplotlib")
+    other = json.loads(json.dumps(measured))
+    other["presets"] = [result for result in other["presets"] if result["preset"] in ("fp32", "mixmlp")]
+    for result in other["presets"]:
+        result |= {"config": Config(compression=2).to_dict(), "sha256": "a" * 64}
+        result["metrics"]["si_sdri"]["mean"] -= 1.0
+    path, card = tmp_path / "small.json", tmp_path / "card"
+    path.write_text(json.dumps(other))
+    assert report.main([str(a) for a in [*results, "--sizes", path, "-o", card]]) == 0
+    section = (card / "README.md").read_text().split("<!-- networks -->")[1]
+    table = rows_of(section)
+    assert table["network"][6:] == [f"`{name}`: SI-SDRi, dB" for name in NAMES]
+    assert table["TF-MLPNet+2F"][:6] == ["215,268", "840.9", "210.2", "2.34", "2.8", "13.06"]
+    by_preset = {result["preset"]: result["metrics"]["si_sdri"]["mean"] for result in measured["presets"]}
+    found = dict(zip(NAMES, table["TF-MLPNet+2F"][6:], strict=True))
+    assert {name for name, text in found.items() if text == "not measured"} == set(NAMES) - {"fp32", "mixmlp"}
+    assert found["mixmlp"].split()[0] == f"{by_preset['mixmlp'] - 1:.2f}"
+    (mine,) = (name for name in table if name.startswith("TF-MLPNet") and name != "TF-MLPNet+2F")
+    assert mine == report.title(tiny_container().config) and table[mine][4:6] == ["–", "–"]
+    assert table[mine][6 + NAMES.index("fpconv")].split()[0] == f"{by_preset['fpconv']:.2f}"  # not the trained ones' figures
+    assert "aaaaaaaaaaaaaaaa" in section and "ffff" not in section
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (Config(), "TF-MLPNet"),
+        (Config(compression=2), "TF-MLPNet+2F"),
+        (Config(blocks=3, channels=16, compression=4), "TF-MLPNet+4F, blocks 3, channels 16"),
+    ],
+)
+def test_title(config: Config, name: str) -> None:
+    assert report.title(config) == name
 
 
 def test_report_without_measurements(tmp_path: Path) -> None:
@@ -526,12 +566,22 @@ def test_report_refuses(results: list[Path], tmp_path: Path, capsys: pytest.Capt
         bad.write_text(content)
         refused(report.main, [results[0], bad, "-o", card], capsys, "bad.json", words)
     refused(report.main, [tmp_path / "no.json", "-o", card], capsys, "no.json")
+    refused(report.main, [results[0], "--sizes", tmp_path / "no.json", "-o", card], capsys, "no.json")
+    second = {**data["presets"][1], "sha256": "0"}
+    for content, words in ({**data, "list_sha256": "0"}, "other mixtures"), ({**data, "presets": [second]}, "for one size"):
+        bad.write_text(json.dumps(content))
+        refused(report.main, [results[0], "--sizes", bad, "-o", card], capsys, words)
     refused(report.main, [results[0], "-o", tmp_path / "nowhere"], capsys, "README.md")
     refused(report.main, [results[0], "--run", card, "-o", card], capsys, "--log")
     refused(report.main, [results[0], "--run", card, "--log", tmp_path / "curve.csv", "-o", card], capsys, "log.txt")
     refused(report.main, [results[0], "--log", results[0], "-o", card], capsys, "not a learning curve")
     assert tree(card) == before and not (tmp_path / "curve.csv").exists()
-    for text in (CARD.replace("<!-- levels -->", ""), CARD + CARD, CARD.replace("<!-- end of table3 -->", "")):
+    for text in (
+        CARD.replace("<!-- levels -->", ""),
+        CARD.replace("<!-- networks -->", ""),
+        CARD + CARD,
+        CARD.replace("<!-- end of table3 -->", ""),
+    ):
         (card / "README.md").write_text(text)
         refused(report.main, [results[0], "-o", card], capsys, "once each")
         assert (card / "README.md").read_text() == text and not (card / "figures").exists()

@@ -348,3 +348,125 @@ def make_mixtures(mixtures: Any, argv: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["mixtures", *argv])
         mixtures.main()
+
+
+# A network of compressed frequencies from a trained one
+
+
+@pytest.fixture
+def shrinking(training: Any) -> Any:
+    from weights.train import shrink
+
+    return shrink
+
+
+@pytest.fixture
+def teacher(training: Any, voices: Path, tmp_path: Path) -> Path:
+    """The weights of a few steps of training."""
+    training.train(arguments(training, voices, tmp_path / "teacher", mixtures=40))
+    return tmp_path / "teacher" / "weights.safetensors"
+
+
+@pytest.mark.parametrize("compression", [2, 3, 7])
+def test_groups_start_as_the_teacher(shrinking: Any, compression: int) -> None:
+    """Where the teacher treats the bins of a group alike and uses no more hidden units than are kept, nothing is lost."""
+    import torch
+
+    from weights.train.model import BINS, Block
+
+    torch.manual_seed(compression)
+    taught, block = Block(BINS, 6, 5, 2, 1), Block(BINS, 6, 5, 2, compression)
+    inner = BINS // compression
+    covered = compression * inner
+    with torch.no_grad():
+        for mixer in taught.mixers:
+            mixer.freq1.weight[:, covered:] = 0
+            mixer.freq2.weight[:, torch.randperm(BINS)[inner:]] = 0  # hidden units that nothing reads
+            mixer.freq2.weight[:covered] = mixer.freq2.weight[:covered:compression].repeat_interleave(compression, 0)
+            mixer.freq2.bias[:covered] = mixer.freq2.bias[:covered:compression].repeat_interleave(compression, 0)
+        shrinking.group(block, taught, 8.0)
+        x = torch.randn(2, 3, BINS, 6).clamp(-7, 7)
+        x[:, :, :covered] = x[:, :, :covered:compression].repeat_interleave(compression, 2)
+        wanted, found = taught.spectral(x), block.spectral(x)
+        assert (found - wanted)[:, :, :covered].abs().max() < 1e-4 * wanted.abs().max()
+        assert not found[:, :, covered:].any()
+        h = torch.randn(2, 3, BINS, 6)
+        assert torch.equal(taught.inter_linear(taught.recur(h)), block.inter_linear(block.recur(h)))
+
+
+def shrink_arguments(shrinking: Any, teacher: Path, voices: Path, out: Path, **options: object) -> Any:
+    given_options = {
+        **SIZES,
+        "teacher": teacher,
+        "corpus": voices,
+        "cache": voices.parent / "cache",
+        "out": out,
+        "mixtures": 80,
+        "batch": 2,
+        "seconds": 0.5,
+        "warmup": 8,
+        "every": 40,
+        "device": "cpu",
+        **options,
+    }
+    return shrinking.parser().parse_args([text for name, value in given_options.items() for text in (f"--{name}", str(value))])
+
+
+def test_compressed_network_learns_from_the_full_one(
+    shrinking: Any, training: Any, teacher: Path, voices: Path, tmp_path: Path
+) -> None:
+    """The stages approach the teacher's, the rest stays the teacher's; the result trains on, converts and resumes."""
+    args = shrink_arguments(shrinking, teacher, voices, tmp_path / "whole", lr=5e-3)
+    found = shrinking.shrink(args)
+    assert len(found) == 40
+    model, full_size = training.start(args)[0], shrinking.teacher_of(args)
+    x = training.drawn(training.open_corpus(args, 0, 1), args, 1000, False)[0]
+    trained = shrinking.imitation(model, full_size, x, "cpu").item()
+    shrinking.grouped(model, full_size, x)
+    assert trained < shrinking.imitation(model, full_size, x, "cpu").item() - 1.0
+    weights, full = (load_file(path) for path in (tmp_path / "whole" / "weights.safetensors", teacher))
+    for name in full:
+        if not any(part in name for part in ("mixers", "intra_linear")):
+            np.testing.assert_array_equal(weights[name], full[name], err_msg=name)
+    args = shrink_arguments(shrinking, teacher, voices, tmp_path / "cut", lr=5e-3)
+    descend, steps = training.descend, 0
+
+    def stops(*inputs: Any) -> float:
+        nonlocal steps
+        steps += 1
+        if steps == 25:
+            raise KeyboardInterrupt
+        return float(descend(*inputs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "descend", stops)
+        with pytest.raises(KeyboardInterrupt):
+            shrinking.shrink(args)
+    assert shrinking.shrink(args) == found[20:]
+    state = tmp_path / "cut" / "weights.safetensors"
+    assert all(np.array_equal(value, weights[name]) for name, value in load_file(state).items())
+    further = training.train(
+        arguments(training, voices, tmp_path / "further", mixtures=8, compression=2, init=state, every=8, ordered=0)
+    )
+    assert len(further) == 4
+    assert convert.main([str(tmp_path / "further" / "weights.safetensors"), "-o", str(tmp_path / "float.safetensors")]) == 0
+    assert load_container(tmp_path / "float.safetensors").config == Config(**SIZES, compression=2)  # type: ignore[arg-type]
+
+
+def test_shrink_refuses(
+    shrinking: Any, teacher: Path, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, exit code 2, no run begun."""
+    (tmp_path / "damaged.safetensors").write_bytes(teacher.read_bytes()[:-10])
+    argv = ["--corpus", str(voices), "--cache", str(voices.parent / "cache"), "--out", str(tmp_path / "out")]
+    small = [text for name, value in SIZES.items() for text in (f"--{name}", str(value))]
+    for path, more, words in (
+        (tmp_path / "no.safetensors", small, "no.safetensors: cannot be read as the weights of such a network"),
+        (tmp_path / "damaged.safetensors", small, "damaged.safetensors: cannot be read as the weights of such a network"),
+        (teacher, [], "weights.safetensors: cannot be read as the weights of such a network (Error(s) in loading"),
+        (teacher, [*small, "--compression", "1"], "--compression 1: nothing to compress"),
+    ):
+        assert shrinking.main([*argv, "--teacher", str(path), *more]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and words in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

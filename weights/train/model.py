@@ -109,19 +109,31 @@ class Block(nn.Module):
         out = torch.lstm(sequence, (zero, zero), weights, True, 1, 0.0, self.training, False, False)[0]
         return out.reshape(t, n, f, -1).permute(1, 0, 2, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
-        n, t, f, c = x.shape
-        y = x
-        if self.compression > 1:
-            y = functional.relu(self.compress(y.reshape(n * t, f, c).transpose(1, 2)))
-            y = y.transpose(1, 2).reshape(n, t, -1, c)
+    def compressed(self, x: Tensor) -> Tensor:
+        """``self.compress`` and its ReLU as one product: kernel and stride are equal, so each inner bin sees its own bins."""
+        n, t, f, _ = x.shape
+        inner = f // self.compression
+        groups = x[:, :, : inner * self.compression].reshape(n, t, inner, -1)
+        weight = self.compress.weight.transpose(1, 2).flatten(1)
+        return functional.relu(functional.linear(groups, weight, self.compress.bias))
+
+    def expanded(self, y: Tensor, bins: int) -> Tensor:
+        """``self.expand`` as one product; the bins of its output padding are the bias alone."""
+        n, t, inner, c = y.shape
+        weight = self.expand.weight.permute(2, 1, 0).flatten(0, 1)
+        taps = functional.linear(y, weight).reshape(n, t, inner * self.compression, c)
+        return functional.pad(taps, (0, 0, 0, bins - inner * self.compression)) + self.expand.bias
+
+    def spectral(self, x: Tensor) -> Tensor:
+        """What the spectral stage adds to the block's input."""
+        y = self.compressed(x) if self.compression > 1 else x
         for mixer in self.mixers:
             y = mixer(y)
         y = self.intra_linear(y)
-        if self.compression > 1:
-            y = self.expand(y.reshape(n * t, -1, c).transpose(1, 2))
-            y = y.transpose(1, 2).reshape(n, t, f, c)
-        x = x + y
+        return self.expanded(y, x.shape[2]) if self.compression > 1 else y
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.spectral(x)
         return x + self.inter_linear(self.recur(x))
 
 
@@ -164,9 +176,13 @@ class TFMLPNet(nn.Module):
         overlap = functional.pad(tail[..., HOP:], (0, HOP - FRONT_PAD)).flatten(-2)
         return (out + functional.pad(overlap, (HOP, FRONT_PAD - HOP)))[..., :n]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def encoded(self, x: Tensor) -> Tensor:
+        """Waveform ``[N, n]`` to the first block's input ``[N, T, F, C]``."""
         h = self.encoder(functional.pad(self.spectrum(x), (1, 1, 2, 0)))
-        h = h.permute(0, 2, 3, 1).contiguous()
+        return h.permute(0, 2, 3, 1).contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encoded(x)
         for block in self.blocks:
             h = block(h)
         y = self.decoder(h.permute(0, 3, 1, 2))[:, :, : h.shape[1]]

@@ -1,8 +1,8 @@
 """Write the card's tables and figures from measurements: ``python -m weights.train.report RESULTS.json ... -o weights/``.
 
 RESULTS are what ``weights.train.evaluate --json`` wrote. Between the markers of ``weights/README.md`` come Table 3 of the paper
-(arXiv 2508.03047) with ours beside it, and SI-SDRi by input level; into ``figures/`` come SVGs. The same measurements give the
-same bytes.
+(arXiv 2508.03047) with ours beside it, SI-SDRi by input level, and networks of several sizes; into ``figures/`` come SVGs. The
+same measurements give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 from refimpl.cli import Parser, folder_made, guarded, printable
 from refimpl.cost import blank_program, macs_by, part
 from refimpl.errors import InputError
-from refimpl.networks.tf_mlpnet import Config, nominal_bytes
-from refimpl.presets import load_preset
+from refimpl.networks.tf_mlpnet import Config, nominal_bytes, parameter_count
+from refimpl.presets import NAMES, load_preset
 from refimpl.program import Format
 from refimpl.session import HOP, RATE
 from refimpl.weights_io import write_whole
@@ -55,6 +55,7 @@ ROWS = (
     Row("+MixMLP", "mixmlp", False, 13.52, 483),
     Row("+FullMLP", "fullmlp", False, 13.65, 483),
 )
+PAPER_SIZES = {Config(): (14.12, 3.6), Config(compression=2): (13.06, 2.8)}  # its Table 1: SI-SDRi in dB, INT8 on GAP9 in ms
 Measured = dict[tuple[str, str], Result]  # by row name, and FLOAT, PTQ or QAT
 
 
@@ -103,13 +104,18 @@ def kind_of(result: Result) -> tuple[str, bool]:
     return QAT, bool(training["distill"])
 
 
-def sorted_in(files: Sequence[Path], all_data: Sequence[Mapping[str, Any]]) -> Measured:
-    """Every result in its place of the table; InputError for two of one place, or results of other mixtures."""
-    found: Measured = {}
+def check_comparable(files: Sequence[Path], all_data: Sequence[Mapping[str, Any]]) -> None:
+    """InputError where results are of other mixtures or arithmetic than the first."""
     for path, data in zip(files, all_data, strict=True):
         for key in ("list_sha256", "mixtures", "arithmetic"):
             if data[key] != all_data[0][key]:
                 raise InputError(f"{path}: measured on other mixtures or arithmetic than {files[0]}; measure on the same")
+
+
+def sorted_in(files: Sequence[Path], all_data: Sequence[Mapping[str, Any]]) -> Measured:
+    """Every result in its place of the table; InputError for two of one place."""
+    found: Measured = {}
+    for path, data in zip(files, all_data, strict=True):
         for result in data["presets"]:
             kind, distilled = kind_of(result)
             split = result["preset"] == "fpconv"  # the one preset that the table has twice
@@ -208,6 +214,40 @@ def levels(data: Sequence[Mapping[str, Any]]) -> list[str]:
         name = f"`{result['preset']}`" + (", QAT" if result["card"].get("qat") else "")
         lines.append(f"| {name} | " + " | ".join(by_level.get(level, "not measured") for level in found) + " |")
     return lines
+
+
+def title(config: Config) -> str:
+    """The paper's name of a network: ``TF-MLPNet+2F`` where frequencies are compressed by 2; other sizes after it."""
+    name = "TF-MLPNet" + (f"+{config.compression}F" if config.compression > 1 else "")
+    sizes = ("blocks", "channels", "hidden", "mixers", "speakers")
+    other = [f"{field} {getattr(config, field)}" for field in sizes if getattr(config, field) != getattr(Config(), field)]
+    return ", ".join([name, *other])
+
+
+def networks(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The paper's Table 1 in Markdown for every size of network that was measured after training, ours beside it."""
+    by_size: dict[Config, dict[str, Result]] = {}
+    for result in (result for one in data for result in one["presets"] if not result["card"].get("qat")):
+        found = by_size.setdefault(Config.from_dict(result["config"]), {})
+        if found.setdefault(result["preset"], result) != result:
+            raise InputError(f"two results of {result['preset']} for one size of network; give one")
+    if not by_size:
+        return ["Networks of several sizes: not measured."]
+    presets = [name for name in NAMES if any(name in found for found in by_size.values())]
+    ours = " | ".join(f"`{name}`: SI-SDRi, dB" for name in presets)
+    lines = [
+        f"| network | parameters | FP32, KiB | INT8, KiB | GMAC/s | paper: INT8, ms a frame | paper: SI-SDRi, dB | {ours} |",
+        "|---" * (7 + len(presets)) + "|",
+    ]
+    for config, found in by_size.items():
+        sizes = " | ".join(f"{nominal_bytes(config, load_preset(name)) / 1024:.1f}" for name in ("fp32", "int8"))
+        decibels, runtime = PAPER_SIZES.get(config, ("–", "–"))
+        measured = {name: cell(result["metrics"]["si_sdri"]) for name, result in found.items()}
+        facts = [title(config), f"{parameter_count(config):,}", sizes, f"{macs_per_second(config) / 1e9:.2f}"]
+        cells = [*facts, f"{runtime}", f"{decibels}", *(measured.get(name, "not measured") for name in presets)]
+        lines.append("| " + " | ".join(cells) + " |")
+    files = {f"`{result['weights']}` {result['sha256'][:16]}" for found in by_size.values() for result in found.values()}
+    return [caption(data[0]) + f" Containers: {'; '.join(sorted(files))}.", "", *lines]
 
 
 def with_section(text: str, name: str, lines: Sequence[str], where: Path) -> str:
@@ -349,16 +389,27 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("weights"), help="folder with README.md (default %(default)s)"
     )
+    parser.add_argument(
+        "--sizes",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RESULTS",
+        help="JSON of networks of other sizes, same mixtures, for the table of networks",
+    )
     args = parser.parse_args(argv)
     if args.run and not args.log:
         raise InputError("--run needs --log CSV, the file to write the learning curve to")
     data = [read_results(path) for path in args.results]
+    others = [read_results(path) for path in args.sizes]
+    check_comparable([*args.results, *args.sizes], [*data, *others])
     by_level = [read_results(path) for path in args.levels] if args.levels else data
     curve = curve_of_runs(args.run) if args.run else _text(args.log) if args.log else None
     figures = drawn(sorted_in(args.results, data), data, curve, args.log)
     readme = args.output / "README.md"
     text = with_section(_text(readme), "table3", table_section(args.results, data, figures), readme)
     text = with_section(text, "levels", levels(by_level), readme)
+    text = with_section(text, "networks", networks([*data, *others] if others else []), readme)
     if args.run and curve is not None:
         write_whole(args.log, curve.encode())
     with folder_made(args.output / "figures") as folder:

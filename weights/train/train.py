@@ -12,17 +12,19 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from refimpl.cli import guarded
+from refimpl.errors import InputError
 from weights.train.data import RATE, Corpus, mixture, read_list
 from weights.train.model import TFMLPNet
 
@@ -100,11 +102,12 @@ def validate(model: TFMLPNet, pairs: list, rank: int, world: int, device: str) -
 
 
 def average_gradients(model: TFMLPNet, world: int) -> None:
-    flat = torch.cat([p.grad.flatten() for p in model.parameters()])
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= world
-    for p, g in zip(model.parameters(), flat.split([p.numel() for p in model.parameters()]), strict=True):
-        p.grad.copy_(g.view_as(p))
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def optimizers(model: TFMLPNet, kind: str, lr: float) -> list[torch.optim.Optimizer]:
@@ -138,9 +141,9 @@ def hold_memory() -> bool:
     return mallopt is not None and all(mallopt(option, value) == 1 for option, value in options.items())
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(description: str | None = __doc__) -> argparse.ArgumentParser:
     """The options of a run; their defaults are the recipe's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder laid out as speaker/utterance")
     parser.add_argument("--corpora", action="store_true", help="the folder's first level names corpora")
     parser.add_argument("--valid", type=Path, help="CSV list of validation mixtures (paths relative to it)")
@@ -177,12 +180,26 @@ def open_corpus(args: argparse.Namespace, rank: int, world: int) -> Corpus:
     return Corpus(args.corpus, args.cache, args.corpora)
 
 
-def start(args: argparse.Namespace) -> tuple[TFMLPNet, list[torch.optim.Optimizer], int]:
+def load_weights(model: TFMLPNet, path: Path, device: str) -> None:
+    """A container's or state dict's parameters into ``model``; InputError where it cannot be read or is of other sizes."""
+    try:
+        model.load_state_dict(load_file(path, device=device))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: cannot be read as the weights of such a network ({reason}); give a .safetensors file of the same sizes"
+        ) from None
+
+
+Begun = tuple[TFMLPNet, list[torch.optim.Optimizer], int]
+
+
+def start(args: argparse.Namespace) -> Begun:
     """Network, optimizers and mixtures done: from the run's checkpoint, else from ``--init``, else from the seed."""
     torch.manual_seed(args.seed)
     model = TFMLPNet(**{name: getattr(args, name) for name in DIMENSIONS}).to(args.device)
     if args.init:
-        model.load_state_dict(load_file(args.init, device=args.device))
+        load_weights(model, args.init, args.device)
     steppers = optimizers(model, args.optimizer, args.lr)
     if not (args.out / "checkpoint.pt").exists():
         return model, steppers, 0
@@ -242,19 +259,28 @@ def checkpoint(
         log.write(line + "\n")
 
 
-def train(args: argparse.Namespace, rank: int = 0, world: int = 1) -> list[float]:
-    """The run from where it stands to its end; returns this process's separation loss in dB at each step made."""
+def train(
+    args: argparse.Namespace,
+    rank: int = 0,
+    world: int = 1,
+    begin: Callable[[argparse.Namespace], Begun] = start,
+    objective: Callable[[TFMLPNet, Tensor, Tensor, bool, argparse.Namespace], tuple[Tensor, Tensor]] = losses,
+) -> list[float]:
+    """The run from where it stands to its end; returns this process's separation loss in dB at each step made.
+
+    ``objective`` gives the loss and the part of it that the log shows.
+    """
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = open_corpus(args, rank, world)
     pairs = [listed.mix() for listed in read_list(args.valid)[:40]] if args.valid else []
-    model, steppers, done = start(args)
+    model, steppers, done = begin(args)
     found: list[float] = []
     began, first = time.time(), done
     while done < args.mixtures:
         # First voices that differ, in a fixed order: without it the permutation-invariant loss rests on a plateau for long.
         ordered = done < args.ordered
         x, y = drawn(corpus, args, done + rank * args.batch, ordered)
-        loss, separation = losses(model, x, y, ordered, args)
+        loss, separation = objective(model, x, y, ordered, args)
         rate = learning_rate(done, args)
         norm = descend(model, steppers, loss, rate, args.clip, world)
         found.append(separation.item())
@@ -270,21 +296,22 @@ def train(args: argparse.Namespace, rank: int = 0, world: int = 1) -> list[float
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    def body() -> int:
-        args = parser().parse_args(argv)
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if args.device == "cpu":
-            torch.set_num_threads(1)
-            hold_memory()
-        if world > 1:
-            dist.init_process_group("gloo")
-        train(args, rank, world)
-        if world > 1:
-            dist.destroy_process_group()
-        return 0
+def distributed(args: argparse.Namespace, run: Callable[[argparse.Namespace, int, int], object]) -> int:
+    """``run`` in this process of those that ``torchrun`` started, or alone."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+        hold_memory()
+    if world > 1:
+        dist.init_process_group("gloo")
+    run(args, rank, world)
+    if world > 1:
+        dist.destroy_process_group()
+    return 0
 
-    return guarded(body)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return guarded(lambda: distributed(parser().parse_args(argv), train))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""Start a network of compressed frequencies from a trained one: ``python -m weights.train.shrink --teacher FILE --out RUN``.
+
+Encoder, decoder and temporal stages are the teacher's. A spectral stage starts as the teacher's on groups of ``--compression``
+bins and is then trained to add what the teacher's adds to the same input, all blocks at once. That target is dense, where the
+separation loss of a mixture is mostly noise, so a few thousand mixtures suffice; ``train --init`` goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refimpl.cli import guarded
+from refimpl.errors import InputError
+from weights.train.model import Block, TFMLPNet
+from weights.train.train import DIMENSIONS, Begun, distributed, drawn, load_weights, open_corpus, start, train
+from weights.train.train import parser as train_parser
+
+HEADROOM = 4.0  # the offset that carries negative values through the compression's ReLU, in RMS of the block's input
+
+
+def teacher_of(args: argparse.Namespace) -> TFMLPNet:
+    """The trained network of ``--teacher``; InputError where it is of other sizes or has compressed frequencies itself."""
+    sizes = {name: getattr(args, name) for name in DIMENSIONS} | {"compression": 1}
+    teacher = TFMLPNet(**sizes).to(args.device).eval().requires_grad_(False)
+    load_weights(teacher, args.teacher, args.device)
+    return teacher
+
+
+@torch.no_grad()
+def group(block: Block, taught: Block, offset: float) -> None:
+    """``taught`` on groups of bins, as parameters of ``block``: groups are averaged on the way in and repeated on the way out.
+
+    Of the hidden units along frequency those with the largest product of norms stay. All values inside stand ``offset`` higher,
+    so that the compression's ReLU clips few; the biases take that back.
+    """
+    a, inner = block.compression, block.mixers[0].freq1.out_features
+    one = torch.eye(block.intra_linear.in_features)
+    block.compress.weight.copy_((one / a)[:, :, None].expand(-1, -1, a))
+    block.compress.bias.fill_(offset)
+    for mixer, full in zip(block.mixers, taught.mixers, strict=True):
+        weight = full.freq1.weight[:, : a * inner].unflatten(1, (inner, a)).sum(2)
+        back = full.freq2.weight[: a * inner].unflatten(0, (inner, a)).mean(1)
+        kept = (weight.norm(dim=1) * back.norm(dim=0)).argsort(descending=True, stable=True)[:inner].sort().values
+        mixer.freq1.weight.copy_(weight[kept])
+        mixer.freq1.bias.copy_(full.freq1.bias[kept])
+        mixer.freq2.weight.copy_(back[:, kept])
+        mixer.freq2.bias.copy_(full.freq2.bias[: a * inner].unflatten(0, (inner, a)).mean(1))
+        mixer.chan1.load_state_dict(full.chan1.state_dict())
+        mixer.chan2.load_state_dict(full.chan2.state_dict())
+    block.intra_linear.load_state_dict(taught.intra_linear.state_dict())
+    for reader in (*(layer for m in block.mixers for layer in (m.freq1, m.chan1)), block.intra_linear):
+        reader.bias -= offset * reader.weight.sum(1)
+    block.expand.weight.copy_(one[:, :, None].expand(-1, -1, a))
+    block.expand.bias.zero_()
+    for part in ("lstm", "inter_linear"):
+        getattr(block, part).load_state_dict(getattr(taught, part).state_dict())
+
+
+@torch.no_grad()
+def grouped(model: TFMLPNet, teacher: TFMLPNet, x: Tensor) -> None:
+    """All parameters of ``model`` from the teacher's; ``x`` are waveforms that say how large the blocks' inputs are."""
+    model.encoder.load_state_dict(teacher.encoder.state_dict())
+    model.decoder.load_state_dict(teacher.decoder.state_dict())
+    h = teacher.encoded(x)
+    for block, taught in zip(model.blocks, teacher.blocks, strict=True):
+        group(block, taught, HEADROOM * float(h.square().mean().sqrt()))
+        h = taught(h)
+
+
+def imitation(model: TFMLPNet, teacher: TFMLPNet, x: Tensor, device: str) -> Tensor:
+    """Error of every spectral stage against the teacher's on the teacher's input, over its energy, in dB: mean over blocks."""
+    errors = []
+    with torch.autocast(device, torch.bfloat16):
+        with torch.no_grad():
+            h = teacher.encoded(x)
+        for block, taught in zip(model.blocks, teacher.blocks, strict=True):
+            with torch.no_grad():
+                wanted = taught.spectral(h)
+                following = h + wanted
+            error = (block.spectral(h) - wanted).float().square().sum() / (wanted.float().square().sum() + 1e-8)
+            errors.append(10 * torch.log10(error + 1e-8))
+            with torch.no_grad():
+                h = following + taught.inter_linear(taught.recur(following))
+    return torch.stack(errors).mean()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``train``, and the teacher."""
+    found = train_parser(__doc__)
+    found.add_argument(
+        "--teacher", type=Path, required=True, help="container or state dict (.safetensors) of a trained network"
+    )
+    found.set_defaults(compression=2, ordered=0, mixtures=4000, warmup=100, decay=0.7)
+    return found
+
+
+def shrink(args: argparse.Namespace, rank: int = 0, world: int = 1) -> list[float]:
+    """The run from where it stands to its end; returns this process's imitation error in dB at each step made."""
+    if args.compression < 2:
+        raise InputError(f"--compression {args.compression}: nothing to compress; give 2 or more")
+    teacher = teacher_of(args)
+
+    def begin(args: argparse.Namespace) -> Begun:
+        model, steppers, done = start(args)
+        if done == 0:
+            grouped(model, teacher, drawn(open_corpus(args, rank, world), args, 0, False)[0])
+        model.requires_grad_(False)
+        for block in model.blocks:
+            for part in (block.compress, block.mixers, block.intra_linear, block.expand):
+                part.requires_grad_(True)
+        return model, steppers, done
+
+    def error(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+        found = imitation(model, teacher, x, args.device)
+        return found, found
+
+    return train(args, rank, world, begin, error)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return guarded(lambda: distributed(parser().parse_args(argv), shrink))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
