@@ -536,6 +536,7 @@ def test_table_of_networks(results: list[Path], measured: dict[str, Any], tmp_pa
         (Config(), "TF-MLPNet"),
         (Config(compression=2), "TF-MLPNet+2F"),
         (Config(blocks=3, channels=16, compression=4), "TF-MLPNet+4F, blocks 3, channels 16"),
+        (Config(window="rect"), "TF-MLPNet, window rect"),
     ],
 )
 def test_title(config: Config, name: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from refimpl.audio import read_pcm
+from refimpl.networks.tf_mlpnet import parameter_count
 from refimpl.presets import NAMES
 from refimpl.session import load
 from refimpl.weights_io import load_container
@@ -34,11 +35,18 @@ def test_a_container_is_what_its_card_says(path: Path) -> None:
 
 def test_a_quantization_aware_container_starts_from_the_float_one() -> None:
     floating = load_container(FOLDER / "tf_mlpnet.safetensors")
-    trained = [load_container(path) for path in FILES if path.name != "tf_mlpnet.safetensors"]
+    trained = [container for container in map(load_container, FILES) if container.card.get("qat")]
     assert trained
     for container in trained:
         assert container.card["qat"]["start"] == floating.digest
         assert any(not np.array_equal(container.weights[name], floating.weights[name]) for name in floating.weights)
+
+
+def test_sizes_are_the_paper_s() -> None:
+    """The full network, and the one of frequencies compressed by two."""
+    counts = {path.name: parameter_count(load_container(path).config) for path in FILES}
+    assert counts.pop("tf_mlpnet_2f.safetensors") == 215_268
+    assert set(counts.values()) == {492_948}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -5,6 +5,7 @@ What needs PyTorch is left out where it is not installed.
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from refimpl import convert, quantize
 from refimpl.audio import read_pcm
@@ -225,6 +226,23 @@ def test_swap_is_the_transpose(training: Any) -> None:
     assert torch.autograd.gradcheck(Swap.apply, (x,))
 
 
+def test_an_untrained_mixer_leaves_every_bin_to_itself(training: Any) -> None:
+    """Random mixing along frequency would only be silenced, for good; a gradient for it is there from the first step."""
+    import torch
+
+    from weights.train.model import Mixer, TFMLPNet
+
+    torch.manual_seed(0)
+    mixer: Mixer = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1).blocks[0].mixers[0]
+    x = torch.randn(1, 2, 129, 4)
+    other = x.clone()
+    other[:, :, 40] = 0
+    changed = (mixer(x) - mixer(other)).abs().amax((0, 1, 3))
+    assert changed.nonzero().flatten().tolist() == [40]
+    mixer(x).square().sum().backward()
+    assert (mixer.freq2.weight.grad != 0).float().mean() > 0.9
+
+
 def two_voices(seconds: float = 0.5) -> Any:
     """References ``[1, 2, n]`` of two synthetic voices."""
     import torch
@@ -362,9 +380,16 @@ def shrinking(training: Any) -> Any:
 
 @pytest.fixture
 def teacher(training: Any, voices: Path, tmp_path: Path) -> Path:
-    """The weights of a few steps of training."""
+    """The weights of a few steps of training, but mixing frequencies as after many."""
     training.train(arguments(training, voices, tmp_path / "teacher", mixtures=40))
-    return tmp_path / "teacher" / "weights.safetensors"
+    path = tmp_path / "teacher" / "weights.safetensors"
+    rng = np.random.default_rng(0)
+    weights = {
+        name: rng.normal(0, 0.1, value.shape).astype(np.float32) if ".freq2.weight" in name else value
+        for name, value in load_file(path).items()
+    }
+    save_file(weights, path)
+    return path
 
 
 @pytest.mark.parametrize("compression", [2, 3, 7])
@@ -380,6 +405,8 @@ def test_groups_start_as_the_teacher(shrinking: Any, compression: int) -> None:
     covered = compression * inner
     with torch.no_grad():
         for mixer in taught.mixers:
+            mixer.freq2.weight.normal_(0, 0.1)
+            mixer.freq2.bias.normal_()
             mixer.freq1.weight[:, covered:] = 0
             mixer.freq2.weight[:, torch.randperm(BINS)[inner:]] = 0  # hidden units that nothing reads
             mixer.freq2.weight[:covered] = mixer.freq2.weight[:covered:compression].repeat_interleave(compression, 0)
@@ -423,7 +450,7 @@ def test_compressed_network_learns_from_the_full_one(
     x = training.drawn(training.open_corpus(args, 0, 1), args, 1000, False)[0]
     trained = shrinking.imitation(model, full_size, x, "cpu").item()
     shrinking.grouped(model, full_size, x)
-    assert trained < shrinking.imitation(model, full_size, x, "cpu").item() - 1.0
+    assert trained < shrinking.imitation(model, full_size, x, "cpu").item() - 0.3
     weights, full = (load_file(path) for path in (tmp_path / "whole" / "weights.safetensors", teacher))
     for name in full:
         if not any(part in name for part in ("mixers", "intra_linear")):
@@ -453,6 +480,92 @@ def test_compressed_network_learns_from_the_full_one(
     assert load_container(tmp_path / "float.safetensors").config == Config(**SIZES, compression=2)  # type: ignore[arg-type]
 
 
+def test_headroom_is_that_of_full_scale(shrinking: Any, training: Any, teacher: Path, voices: Path, tmp_path: Path) -> None:
+    """However quiet the mixtures are that it is taken from."""
+    args = shrink_arguments(shrinking, teacher, voices, tmp_path)
+    full_size, found = shrinking.teacher_of(args), []
+    x = training.drawn(training.open_corpus(args, 0, 1), args, 0, False)[0]
+    for gain in (1.0, 2.0**-6):
+        model = training.network(args)
+        shrinking.grouped(model, full_size, gain * x)
+        found.append([block.compress.bias.detach().numpy().copy() for block in model.blocks])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.min(found) > 0
+
+
+AVERAGES = """
+import sys
+import torch
+from weights.train import train
+from weights.train.model import TFMLPNet
+
+def run(args, rank, world):
+    torch.manual_seed(rank)  # processes that start apart
+    model = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1)
+    model.encoder.requires_grad_(False)
+    begun = []
+
+    def begin(args):
+        begun.append(model.decoder.weight.detach().clone())
+        return model, [torch.optim.SGD(model.parameters(), lr=1.0)], 0
+
+    def objective(model, x, y, ordered, args):
+        loss = sum((rank + 1.0) * p.sum() for p in model.parameters() if p.requires_grad)
+        return loss, loss
+
+    train.train(args, rank, world, begin, objective)
+    starts = [torch.zeros_like(begun[0]) for _ in range(world)]
+    torch.distributed.all_gather(starts, begun[0])
+    assert not torch.equal(*starts)
+    wanted = starts[0] - 1.5 * args.lr  # of ranks 1 and 2
+    torch.testing.assert_close(model.decoder.weight.detach(), wanted)
+
+sys.exit(train.distributed(train.parser().parse_args(), run))
+"""
+
+
+def test_processes_start_alike_and_share_their_gradients(training: Any, voices: Path, tmp_path: Path) -> None:
+    """Two processes, one step of plain descent: the first one's weights less the mean gradient; frozen parameters stay."""
+    (tmp_path / "averages.py").write_text(AVERAGES)
+    args = {**SIZES, "corpus": voices, "cache": voices.parent / "cache", "out": tmp_path / "run", "mixtures": 2, "batch": 1}
+    args |= {"seconds": 0.5, "ordered": 0, "warmup": 1, "decay": 1e-9, "lr": 0.5, "clip": 1e9, "device": "cpu"}
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "averages.py")]
+    command += [text for name, value in args.items() for text in (f"--{name}", str(value))]
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)}, cwd=root
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_is_not_taken_for_another(
+    shrinking: Any, training: Any, teacher: Path, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder goes on only as what it began as: the same command, teacher and sizes."""
+    argv = ["--corpus", str(voices), "--cache", str(voices.parent / "cache"), "--out", str(teacher.parent)]
+    argv += [text for name, value in SIZES.items() for text in (f"--{name}", str(value))]
+    for main, more, words in (
+        (shrinking.main, ["--teacher", str(teacher)], "holds a run of weights.train.train, not of weights.train.shrink from"),
+        (training.main, ["--compression", "2"], "holds a run of a network of other sizes"),
+    ):
+        before = {path.name: path.read_bytes() for path in teacher.parent.iterdir()}
+        assert main([*argv, *more]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and words in error and error.count("\n") == 1
+        assert {path.name: path.read_bytes() for path in teacher.parent.iterdir()} == before
+
+
+def test_a_container_of_another_framing_is_no_start(
+    training: Any, voices: Path, tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its shapes fit, but the network would not be the one that was trained."""
+    argv = ["--corpus", str(voices), "--cache", str(voices.parent / "cache"), "--out", str(tmp_path / "run")]
+    argv += [text for name, value in SIZES.items() for text in (f"--{name}", str(value))]
+    assert convert.main([str(teacher), "-o", str(tmp_path / "rect.safetensors"), "--window", "rect"]) == 0
+    assert training.main([*argv, "--init", str(tmp_path / "rect.safetensors")]) == 2
+    assert "rect.safetensors: has another window, padding or order" in capsys.readouterr().err
+
+
 def test_shrink_refuses(
     shrinking: Any, teacher: Path, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -470,3 +583,100 @@ def test_shrink_refuses(
         error = capsys.readouterr().err
         assert error.startswith("error: ") and words in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+# Dead units
+
+
+@pytest.fixture
+def reviving(training: Any) -> Any:
+    from weights.train import revive
+
+    return revive
+
+
+def test_activity_is_the_share_above_zero(reviving: Any) -> None:
+    """Of every hidden unit of every mixer, counted on the layer's own outputs."""
+    import torch
+
+    from weights.train.model import TFMLPNet
+
+    torch.manual_seed(0)
+    network = TFMLPNet(blocks=2, channels=4, hidden=3, mixers=2)
+    x = 0.1 * torch.randn(1, 2000)
+    outputs: list[Any] = []
+    layers = [getattr(mixer, name) for block in network.blocks for mixer in block.mixers for name in ("freq1", "chan1")]
+    for layer in layers:
+        layer.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output.detach().numpy()))
+    found = reviving.activity(network, x)
+    assert len(found) == len(outputs) == 8
+    for share, output in zip(found.values(), outputs, strict=True):
+        np.testing.assert_allclose(share.numpy(), (output > 0).reshape(-1, output.shape[-1]).mean(0), atol=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(dead=st.sets(st.integers(0, 128), min_size=1, max_size=128), seed=st.integers(0, 2**31 - 1))
+def test_dead_units_revive_without_a_trace(dead: set[int], seed: int) -> None:
+    """Units that were never active: the same output to the bit, as both contribute nothing; but now with a gradient."""
+    revive = pytest.importorskip("weights.train.revive", exc_type=ImportError)
+    import torch
+
+    from weights.train.model import TFMLPNet
+
+    torch.manual_seed(seed)
+    network, units = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1), sorted(dead)
+    mixer = network.blocks[0].mixers[0]
+    with torch.no_grad():
+        mixer.freq1.bias[units] = -1e6
+        mixer.freq2.weight.normal_(0, 0.1)
+    x = 0.1 * torch.randn(1, 1000)
+    before = network(x)
+    before.square().sum().backward()
+    assert not mixer.freq2.weight.grad[:, units].any()
+    shares = revive.activity(network, x)
+    live = shares["blocks.0.mixers.0.freq1"] >= 1e-3
+    rows, columns = mixer.freq1.weight[live].clone(), mixer.freq2.weight[:, live].clone()
+    fed = {"blocks.0.mixers.0.freq1": shares["blocks.0.mixers.0.freq1"]}  # a unit along channels may be active for one frame
+    assert revive.revive(network, fed, 1e-3) == int((~live).sum()) >= len(units)
+    assert torch.equal(mixer.freq1.weight[live], rows) and torch.equal(mixer.freq2.weight[:, live], columns)
+    assert not mixer.freq1.bias[~live].any() and not mixer.freq2.weight[:, ~live].any()
+    bound = 1.7 / 129**0.5  # of an untrained network's rows
+    assert 0.9 * bound < mixer.freq1.weight[~live].abs().max() <= bound
+    network.zero_grad()
+    after = network(x)
+    assert torch.equal(after, before)
+    after.square().sum().backward()
+    assert mixer.freq2.weight.grad[:, units].any(0).float().mean() > 0.9
+
+
+def test_revive_command(
+    reviving: Any, training: Any, teacher: Path, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is below a share of 0, everything below one above 1; what it wrote trains on; a run is not overwritten."""
+    argv = ["--corpus", str(voices), "--cache", str(voices.parent / "cache"), "--batch", "2", "--seconds", "0.5"]
+    argv += [text for name, value in SIZES.items() for text in (f"--{name}", str(value))]
+    before = load_file(teacher)
+    for share, count in ("0", 0), ("1.1", 129 + 8):
+        out = tmp_path / share
+        assert reviving.main([*argv, "--init", str(teacher), "--active", share, "--out", str(out)]) == 0
+        assert f"\n{count} units start anew\n" in capsys.readouterr().out
+        after = load_file(out / "weights.safetensors")
+        changed = {name for name in before if not np.array_equal(before[name], after[name])}
+        inner = {f"blocks.0.mixers.0.{layer}" for layer in ("freq1.weight", "freq1.bias", "freq2.weight")}
+        inner |= {f"blocks.0.mixers.0.{layer}" for layer in ("chan1.weight", "chan1.bias", "chan2.weight")}
+        assert changed == (inner if count else set())
+        assert sorted(path.name for path in out.iterdir()) == ["weights.safetensors"]
+    init = tmp_path / "1.1" / "weights.safetensors"
+    assert len(training.train(arguments(training, voices, tmp_path / "on", mixtures=8, init=init, every=8))) == 4
+    assert reviving.main([*argv, "--init", str(teacher), "--out", str(tmp_path / "on")]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    for more, words in (
+        (["--init", str(teacher), "--active", "nan"], "--active nan"),
+        (["--init", str(tmp_path / "no.safetensors")], "no.safetensors: cannot be read"),
+        (["--init", str(teacher), "--compression", "130"], "compression 130 is more than"),
+        (["--init", str(teacher), "--mixers", "0"], "mixers is 0"),
+    ):
+        assert reviving.main([*argv, *more, "--out", str(tmp_path / "none")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and words in error and error.count("\n") == 1
+    assert not (tmp_path / "none").exists()

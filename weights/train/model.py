@@ -20,6 +20,7 @@ FRONT_PAD = 64
 N_FFT = BACK_PAD + HOP + FRONT_PAD
 SYNTHESIS = HOP + FRONT_PAD
 BINS = N_FFT // 2 + 1
+GAIN = 1.7  # of a Linear's initial weights over PyTorch's
 
 
 def analysis_window(name: str) -> Tensor:
@@ -91,12 +92,18 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Start with unit gain through ReLUs and gates (PyTorch's defaults shrink; without norms that costs many steps)."""
+        """Start with unit gain through ReLUs and gates (PyTorch's defaults shrink; without norms that costs many steps).
+
+        Mixing along frequency starts at nothing: random mixing hides every bin from the layers behind it, and training would
+        first silence it by pushing its ReLUs below zero, from where they do not come back.
+        """
         for name, parameter in self.named_parameters():
             if name.startswith("lstm.weight"):
                 parameter *= 2.0
+            elif ".freq2." in name:
+                parameter.zero_()
             elif parameter.dim() == 2:
-                parameter *= 1.7
+                parameter *= GAIN
         hidden = self.lstm.hidden_size
         self.lstm.bias_ih_l0[hidden : 2 * hidden] += 2.0  # gates open to the past: a memory of tens of frames
 

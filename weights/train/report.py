@@ -217,34 +217,37 @@ def levels(data: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def title(config: Config) -> str:
-    """The paper's name of a network: ``TF-MLPNet+2F`` where frequencies are compressed by 2; other sizes after it."""
+    """The paper's name of a network: ``TF-MLPNet+2F`` where frequencies are compressed by 2; then what is not the paper's."""
     name = "TF-MLPNet" + (f"+{config.compression}F" if config.compression > 1 else "")
-    sizes = ("blocks", "channels", "hidden", "mixers", "speakers")
-    other = [f"{field} {getattr(config, field)}" for field in sizes if getattr(config, field) != getattr(Config(), field)]
-    return ", ".join([name, *other])
+    usual = Config().to_dict() | {"compression": config.compression}
+    return ", ".join([name, *(f"{field} {value}" for field, value in config.to_dict().items() if value != usual[field])])
 
 
 def networks(data: Sequence[Mapping[str, Any]]) -> list[str]:
     """The paper's Table 1 in Markdown for every size of network that was measured after training, ours beside it."""
     by_size: dict[Config, dict[str, Result]] = {}
-    for result in (result for one in data for result in one["presets"] if not result["card"].get("qat")):
+    for result in (result for one in data for result in one["presets"]):
+        if result["card"].get("qat") or result["preset"] not in NAMES:
+            continue
         found = by_size.setdefault(Config.from_dict(result["config"]), {})
-        if found.setdefault(result["preset"], result) != result:
-            raise InputError(f"two results of {result['preset']} for one size of network; give one")
+        if (first := found.setdefault(result["preset"], result)) != result:
+            files = f"{first['weights']} and {result['weights']}"
+            raise InputError(f"{files}: two results of {result['preset']} for one size of network; give one")
     if not by_size:
         return ["Networks of several sizes: not measured."]
     presets = [name for name in NAMES if any(name in found for found in by_size.values())]
     ours = " | ".join(f"`{name}`: SI-SDRi, dB" for name in presets)
+    facts = "network | parameters | FP32, KiB | INT8, KiB | GMAC/s | paper: INT8, ms a frame | paper: FP32 SI-SDRi, dB"
     lines = [
-        f"| network | parameters | FP32, KiB | INT8, KiB | GMAC/s | paper: INT8, ms a frame | paper: SI-SDRi, dB | {ours} |",
+        f"| {facts} | {ours} |",
         "|---" * (7 + len(presets)) + "|",
     ]
     for config, found in by_size.items():
         sizes = " | ".join(f"{nominal_bytes(config, load_preset(name)) / 1024:.1f}" for name in ("fp32", "int8"))
         decibels, runtime = PAPER_SIZES.get(config, ("–", "–"))
         measured = {name: cell(result["metrics"]["si_sdri"]) for name, result in found.items()}
-        facts = [title(config), f"{parameter_count(config):,}", sizes, f"{macs_per_second(config) / 1e9:.2f}"]
-        cells = [*facts, f"{runtime}", f"{decibels}", *(measured.get(name, "not measured") for name in presets)]
+        row = [title(config), f"{parameter_count(config):,}", sizes, f"{macs_per_second(config) / 1e9:.2f}"]
+        cells = [*row, f"{runtime}", f"{decibels}", *(measured.get(name, "not measured") for name in presets)]
         lines.append("| " + " | ".join(cells) + " |")
     files = {f"`{result['weights']}` {result['sha256'][:16]}" for found in by_size.values() for result in found.values()}
     return [caption(data[0]) + f" Containers: {'; '.join(sorted(files))}.", "", *lines]

@@ -1,13 +1,15 @@
 """Start a network of compressed frequencies from a trained one: ``python -m weights.train.shrink --teacher FILE --out RUN``.
 
 Encoder, decoder and temporal stages are the teacher's. A spectral stage starts as the teacher's on groups of ``--compression``
-bins and is then trained to add what the teacher's adds to the same input, all blocks at once. That target is dense, where the
-separation loss of a mixture is mostly noise, so a few thousand mixtures suffice; ``train --init`` goes on from there.
+bins, dead units anew, and is then trained to add what the teacher's adds to the same input, all blocks at once. That target is
+dense, where the separation loss of a mixture is mostly noise: a few thousand mixtures take it as far as it goes, somewhat short
+of the teacher, and ``train --init RUN/weights.safetensors --ordered 0`` goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +20,27 @@ from torch import Tensor
 from refimpl.cli import guarded
 from refimpl.errors import InputError
 from weights.train.model import Block, TFMLPNet
-from weights.train.train import DIMENSIONS, Begun, distributed, drawn, load_weights, open_corpus, start, train
-from weights.train.train import parser as train_parser
+from weights.train.revive import activity, revive
+from weights.train.train import (
+    Begun,
+    data_options,
+    distributed,
+    drawn,
+    load_weights,
+    network,
+    open_corpus,
+    schedule_options,
+    start,
+    train,
+)
 
 HEADROOM = 4.0  # the offset that carries negative values through the compression's ReLU, in RMS of the block's input
+IDLE = 0.001  # hidden units active for a smaller share have no gradient to speak of
 
 
 def teacher_of(args: argparse.Namespace) -> TFMLPNet:
     """The trained network of ``--teacher``; InputError where it is of other sizes or has compressed frequencies itself."""
-    sizes = {name: getattr(args, name) for name in DIMENSIONS} | {"compression": 1}
-    teacher = TFMLPNet(**sizes).to(args.device).eval().requires_grad_(False)
+    teacher = network(args, compression=1).eval().requires_grad_(False)
     load_weights(teacher, args.teacher, args.device)
     return teacher
 
@@ -64,13 +77,15 @@ def group(block: Block, taught: Block, offset: float) -> None:
 
 @torch.no_grad()
 def grouped(model: TFMLPNet, teacher: TFMLPNet, x: Tensor) -> None:
-    """All parameters of ``model`` from the teacher's; ``x`` are waveforms that say how large the blocks' inputs are."""
+    """All parameters of ``model`` from the teacher's; waveforms ``x``, brought to full scale, say how large the values are."""
     model.encoder.load_state_dict(teacher.encoder.state_dict())
     model.decoder.load_state_dict(teacher.decoder.state_dict())
+    x = x / x.abs().amax(-1, keepdim=True)
     h = teacher.encoded(x)
     for block, taught in zip(model.blocks, teacher.blocks, strict=True):
         group(block, taught, HEADROOM * float(h.square().mean().sqrt()))
         h = taught(h)
+    revive(model, activity(model, x), IDLE)
 
 
 def imitation(model: TFMLPNet, teacher: TFMLPNet, x: Tensor, device: str) -> Tensor:
@@ -91,11 +106,11 @@ def imitation(model: TFMLPNet, teacher: TFMLPNet, x: Tensor, device: str) -> Ten
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``train``, and the teacher."""
-    found = train_parser(__doc__)
-    found.add_argument(
-        "--teacher", type=Path, required=True, help="container or state dict (.safetensors) of a trained network"
-    )
+    """The options of ``train`` without those of its loss, and the teacher."""
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data_options(found)
+    schedule_options(found)
+    found.add_argument("--teacher", type=Path, required=True, help="trained network: a container or state dict (.safetensors)")
     found.set_defaults(compression=2, ordered=0, mixtures=4000, warmup=100, decay=0.7)
     return found
 
@@ -105,6 +120,7 @@ def shrink(args: argparse.Namespace, rank: int = 0, world: int = 1) -> list[floa
     if args.compression < 2:
         raise InputError(f"--compression {args.compression}: nothing to compress; give 2 or more")
     teacher = teacher_of(args)
+    args.origin = f"weights.train.shrink from {hashlib.sha256(args.teacher.read_bytes()).hexdigest()[:16]}"
 
     def begin(args: argparse.Namespace) -> Begun:
         model, steppers, done = start(args)

@@ -19,15 +19,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as dumped
 from torch import Tensor
 
 from refimpl.cli import guarded
 from refimpl.errors import InputError
+from refimpl.networks.tf_mlpnet import Config
+from refimpl.weights_io import load_container, write_whole
 from weights.train.data import RATE, Corpus, mixture, read_list
 from weights.train.model import TFMLPNet
 
+ORIGIN = "weights.train.train"
 DIMENSIONS = {"blocks": 6, "channels": 32, "hidden": 32, "mixers": 2, "compression": 1}
 
 
@@ -121,13 +125,17 @@ def optimizers(model: TFMLPNet, kind: str, lr: float) -> list[torch.optim.Optimi
     return [muon, torch.optim.AdamW(rest, lr, **options)]
 
 
-def save(out: Path, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int) -> None:
+def save(out: Path, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int, origin: str) -> None:
     partial = out / "checkpoint.partial"
     states = [stepper.state_dict() for stepper in steppers]
-    torch.save({"model": model.state_dict(), "optimizers": states, "done": done}, partial)
+    torch.save({"model": model.state_dict(), "optimizers": states, "done": done, "origin": origin}, partial)
     partial.rename(out / "checkpoint.pt")
-    save_file({k: v.cpu() for k, v in model.state_dict().items()}, out / "weights.partial")
-    (out / "weights.partial").rename(out / "weights.safetensors")
+    save_weights(out, model)
+
+
+def save_weights(out: Path, model: TFMLPNet) -> None:
+    """The network's parameters as ``out / "weights.safetensors"``, whole or not at all."""
+    write_whole(out / "weights.safetensors", dumped({k: v.cpu() for k, v in model.state_dict().items()}))
 
 
 def hold_memory() -> bool:
@@ -141,33 +149,44 @@ def hold_memory() -> bool:
     return mallopt is not None and all(mallopt(option, value) == 1 for option, value in options.items())
 
 
-def parser(description: str | None = __doc__) -> argparse.ArgumentParser:
-    """The options of a run; their defaults are the recipe's."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def data_options(parser: argparse.ArgumentParser) -> None:
+    """What is drawn from which corpus, for which network, and where the outcome goes."""
     parser.add_argument("--corpus", type=Path, required=True, help="folder laid out as speaker/utterance")
     parser.add_argument("--corpora", action="store_true", help="the folder's first level names corpora")
-    parser.add_argument("--valid", type=Path, help="CSV list of validation mixtures (paths relative to it)")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoint, weights, log")
     parser.add_argument("--cache", type=Path, default=Path("weights/train/cache"))
-    parser.add_argument("--mixtures", type=int, default=20000, help="length of the whole schedule")
+    parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoint, weights, log")
     parser.add_argument("--batch", type=int, default=2, help="mixtures a step and process")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--snr", type=float, default=10.0, help="input SNR is uniform in [-SNR, SNR] dB")
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
-    parser.add_argument("--ordered", type=int, default=2500, help="first mixtures: unlike voices, the higher one first")
-    parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
-    parser.add_argument("--spectral", type=float, default=1.0, help="weight of the spectral error in dB")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for name, default in DIMENSIONS.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="of the network (default %(default)s)")
+
+
+def schedule_options(parser: argparse.ArgumentParser) -> None:
+    """How long and how fast."""
+    parser.add_argument("--valid", type=Path, help="CSV list of validation mixtures (paths relative to it)")
+    parser.add_argument("--mixtures", type=int, default=20000, help="length of the whole schedule")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=800, help="mixtures of linear warm-up")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
     parser.add_argument("--clip", type=float, default=1.0, help="gradient norm")
-    parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=1000, help="mixtures between validations and checkpoints")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for name, default in DIMENSIONS.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help="of the network (default %(default)s)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of a run; their defaults are the recipe's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data_options(parser)
+    schedule_options(parser)
+    parser.add_argument("--ordered", type=int, default=2500, help="first mixtures: unlike voices, the higher one first")
+    parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
+    parser.add_argument("--spectral", type=float, default=1.0, help="weight of the spectral error in dB")
+    parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
+    parser.set_defaults(origin=ORIGIN)
     return parser
 
 
@@ -180,9 +199,25 @@ def open_corpus(args: argparse.Namespace, rank: int, world: int) -> Corpus:
     return Corpus(args.corpus, args.cache, args.corpora)
 
 
+def network(args: argparse.Namespace, **other: int) -> TFMLPNet:
+    """An untrained network of the sizes in ``args``, or of ``other`` ones; InputError where there is no such network."""
+    sizes = {name: getattr(args, name) for name in DIMENSIONS} | other
+    Config(**sizes)
+    return TFMLPNet(**sizes).to(args.device)
+
+
+def framing(config: Config) -> tuple[str, ...]:
+    """What shapes do not tell."""
+    return config.window, config.frequency_padding, config.channel_order
+
+
 def load_weights(model: TFMLPNet, path: Path, device: str) -> None:
-    """A container's or state dict's parameters into ``model``; InputError where it cannot be read or is of other sizes."""
+    """A container's or state dict's parameters into ``model``; InputError where it cannot be read or is of another network."""
     try:
+        with safe_open(path, "numpy") as file:
+            contained = "refimpl" in (file.metadata() or {})
+        if contained and framing(load_container(path).config) != framing(Config()):
+            raise InputError(f"{path}: has another window, padding or order of channels than the networks trained here")
         model.load_state_dict(load_file(path, device=device))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -197,14 +232,19 @@ Begun = tuple[TFMLPNet, list[torch.optim.Optimizer], int]
 def start(args: argparse.Namespace) -> Begun:
     """Network, optimizers and mixtures done: from the run's checkpoint, else from ``--init``, else from the seed."""
     torch.manual_seed(args.seed)
-    model = TFMLPNet(**{name: getattr(args, name) for name in DIMENSIONS}).to(args.device)
-    if args.init:
-        load_weights(model, args.init, args.device)
+    model = network(args)
     steppers = optimizers(model, args.optimizer, args.lr)
     if not (args.out / "checkpoint.pt").exists():
+        if getattr(args, "init", None):
+            load_weights(model, args.init, args.device)
         return model, steppers, 0
     state = torch.load(args.out / "checkpoint.pt", map_location=args.device, weights_only=True)
-    model.load_state_dict(state["model"])
+    if state.get("origin", ORIGIN) != args.origin:
+        raise InputError(f"{args.out}: holds a run of {state.get('origin', ORIGIN)}, not of {args.origin}; give another folder")
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError:
+        raise InputError(f"{args.out}: holds a run of a network of other sizes; give another folder") from None
     for stepper, kept in zip(steppers, state["optimizers"], strict=True):
         stepper.load_state_dict(kept)
     return model, steppers, state["done"]
@@ -252,7 +292,7 @@ def checkpoint(
     args: argparse.Namespace, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int, gain: float, loss: float
 ) -> None:
     """Save the run and add its line to ``log.txt``."""
-    save(args.out, model, steppers, done)
+    save(args.out, model, steppers, done, args.origin)
     line = f"{done} mixtures: validation SI-SDRi {gain:.2f} dB, loss {loss:.2f}"
     print(line, flush=True)
     with (args.out / "log.txt").open("a") as log:
@@ -266,14 +306,18 @@ def train(
     begin: Callable[[argparse.Namespace], Begun] = start,
     objective: Callable[[TFMLPNet, Tensor, Tensor, bool, argparse.Namespace], tuple[Tensor, Tensor]] = losses,
 ) -> list[float]:
-    """The run from where it stands to its end; returns this process's separation loss in dB at each step made.
+    """The run from where it stands to its end; returns, of this process's every step, what the log shows in dB.
 
-    ``objective`` gives the loss and the part of it that the log shows.
+    ``begin`` gives network, optimizers and mixtures done; ``objective`` the loss and the part of it for the log, which is the
+    separation loss here.
     """
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = open_corpus(args, rank, world)
     pairs = [listed.mix() for listed in read_list(args.valid)[:40]] if args.valid else []
     model, steppers, done = begin(args)
+    if world > 1:
+        for parameter in model.parameters():
+            dist.broadcast(parameter.data, 0)  # only gradients are shared from here on
     found: list[float] = []
     began, first = time.time(), done
     while done < args.mixtures:
