@@ -524,6 +524,20 @@ sys.exit(train.distributed(train.parser().parse_args(), run))
 """
 
 
+def test_dead_units_of_the_teacher_are_not_inherited(
+    shrinking: Any, reviving: Any, training: Any, teacher: Path, voices: Path, tmp_path: Path
+) -> None:
+    """They start anew, active on some inputs and idle on others in spite of the offset that all values carry."""
+    args = shrink_arguments(shrinking, teacher, voices, tmp_path)
+    full_size, model = shrinking.teacher_of(args), training.network(args)
+    full_size.blocks[0].mixers[0].freq1.bias[:] = -1e3
+    x = training.drawn(training.open_corpus(args, 0, 1), args, 0, False)[0]
+    shrinking.grouped(model, full_size, x)
+    share = reviving.activity(model, x / x.abs().amax(-1, keepdim=True))["blocks.0.mixers.0.freq1"]
+    assert ((share > 0.02) & (share < 0.98)).float().mean() > 0.9
+    assert not model.blocks[0].mixers[0].freq2.weight.any()
+
+
 def test_processes_start_alike_and_share_their_gradients(training: Any, voices: Path, tmp_path: Path) -> None:
     """Two processes, one step of plain descent: the first one's weights less the mean gradient; frozen parameters stay."""
     (tmp_path / "averages.py").write_text(AVERAGES)

@@ -85,7 +85,11 @@ def grouped(model: TFMLPNet, teacher: TFMLPNet, x: Tensor) -> None:
     for block, taught in zip(model.blocks, teacher.blocks, strict=True):
         group(block, taught, HEADROOM * float(h.square().mean().sqrt()))
         h = taught(h)
-    revive(model, activity(model, x), IDLE)
+    shares = activity(model, x)
+    revive(model, shares, IDLE)
+    for name, share in shares.items():  # new rows see the offset too
+        fresh, block = model.get_submodule(name), model.get_submodule(".".join(name.split(".")[:2]))
+        fresh.bias[share < IDLE] -= block.compress.bias[0] * fresh.weight[share < IDLE].sum(1)
 
 
 def imitation(model: TFMLPNet, teacher: TFMLPNet, x: Tensor, device: str) -> Tensor:
