@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shlex
 import sys
 import time
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from refimpl.cli import guarded
@@ -32,8 +30,8 @@ from weights.train.model import TFMLPNet
 from weights.train.quantized import QuantizedTFMLPNet
 from weights.train.train import (
     average_gradients,
+    distributed,
     drawn,
-    hold_memory,
     learning_rate,
     level_error,
     matched,
@@ -253,20 +251,9 @@ def judge(run: Run, pairs: list[Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
-        args = arguments(argv)
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if args.device == "cpu":
-            torch.set_num_threads(1)
-            hold_memory()
-        if world > 1:
-            dist.init_process_group("gloo")
-            if args.device == "cuda":
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         words = sys.argv[1:] if argv is None else [str(word) for word in argv]
-        train(args, "python -m weights.train.qat " + shlex.join(words), rank, world)
-        if world > 1:
-            dist.destroy_process_group()
-        return 0
+        command = "python -m weights.train.qat " + shlex.join(words)
+        return distributed(arguments(argv), lambda args, rank, world: train(args, command, rank, world))
 
     return guarded(body)
 

@@ -348,8 +348,11 @@ def distributed(args: argparse.Namespace, run: Callable[[argparse.Namespace, int
         hold_memory()
     if world > 1:
         dist.init_process_group("gloo")
+        if args.device == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     run(args, rank, world)
     if world > 1:
+        dist.barrier()  # none leaves while another still reads from it
         dist.destroy_process_group()
     return 0
 
