@@ -166,8 +166,13 @@ def test_resumed_run_is_the_uninterrupted_one(
     training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut off behind a checkpoint and between two, it goes on with the same losses to the same weights."""
-    whole = training.train(arguments(training, voices, tmp_path / "whole"))
-    args, descend = arguments(training, voices, tmp_path / "cut"), training.descend
+    from weights.train.report import LINE
+
+    whole = training.train(arguments(training, voices, tmp_path / "whole", awake=0.5))
+    assert whole != training.train(arguments(training, voices, tmp_path / "asleep"))
+    lines = (tmp_path / "whole" / "log.txt").read_text().splitlines()
+    assert len(lines) == 5 and all(LINE.fullmatch(line) for line in lines)
+    args, descend = arguments(training, voices, tmp_path / "cut", awake=0.5), training.descend
     steps = 0
 
     def stops(*inputs: Any) -> float:
@@ -241,6 +246,81 @@ def test_an_untrained_mixer_leaves_every_bin_to_itself(training: Any) -> None:
     assert changed.nonzero().flatten().tolist() == [40]
     mixer(x).square().sum().backward()
     assert (mixer.freq2.weight.grad != 0).float().mean() > 0.9
+
+
+def watched_network() -> Any:
+    """A network of one mixer after a pass in training; of its hidden units along frequency 40 were never above zero."""
+    import torch
+
+    from weights.train.model import TFMLPNet
+
+    torch.manual_seed(0)
+    network = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1)
+    mixer = network.blocks[0].mixers[0]
+    mixer.watched = True
+    with torch.no_grad():
+        mixer.freq1.bias[:40] = -1e3
+        mixer.freq1.bias[40:] = 1e-3
+    network(torch.randn(2, 4000) / 10)
+    return network
+
+
+def test_units_are_kept_awake(training: Any) -> None:
+    """Those below the share rise, and the more the fewer of their inputs they answer to; the others stay."""
+    import torch
+
+    network = watched_network()
+    mixer = network.blocks[0].mixers[0]
+    share, before = mixer.share.clone(), mixer.freq1.bias.detach().clone()
+    assert not share[:40].any() and (share[40:] > 0.1).all()
+    least = share[40:].quantile(0.5).item()
+    training.wake(network, 0.01, least, 1)
+    rise = mixer.freq1.bias.detach() - before
+    torch.testing.assert_close(rise[:40], torch.full((40,), 0.02), atol=1e-4, rtol=0)
+    assert torch.equal(rise > 0, share < least)
+    assert not rise[share >= least].any() and rise.max() <= 0.0201
+    # Gone on with, all come back, and then none rises; only passes in training are watched.
+    x = torch.randn(2, 4000) / 10
+    for _ in range(60):
+        network(x)
+        training.wake(network, 50.0, 0.1, 1)
+    kept = mixer.share
+    assert (kept > 0.1).all()
+    for watched, mode in ((False, True), (True, False)):
+        mixer.watched = watched
+        network.train(mode)(x)
+        assert mixer.share is kept
+
+
+def test_share_is_of_every_eighth_frame(training: Any) -> None:
+    import torch
+
+    network = watched_network()
+    mixer, found = network.blocks[0].mixers[0], []
+    mixer.freq1.register_forward_hook(lambda layer, inputs, output: found.append(output))
+    network(torch.randn(2, 4000) / 10)
+    wanted = [np.mean(found[0].detach().numpy()[:, ::8, :, unit] > 0) for unit in range(129)]
+    np.testing.assert_allclose(mixer.share.numpy(), wanted, atol=1e-6)
+
+
+def test_no_process_outweighs_another(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the processes share is clipped already; a gradient that is not finite counts as zero and changes nothing alone."""
+    import torch
+
+    network, sizes = watched_network(), []
+    steppers = training.optimizers(network, "muon", 1e-3)
+
+    def measured(model: Any, world: int) -> None:
+        sizes.append(float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()))
+
+    monkeypatch.setattr(training, "average_gradients", measured)
+    x = torch.randn(1, 4000) / 10
+    for gain in (1e4, 1e-9, float("nan")):
+        before = [p.detach().clone() for p in network.parameters()]
+        norm = training.descend(network, steppers, gain * network(x).square().sum(), 1e-3, 1.0, 2)
+        moved = any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+        assert moved == np.isfinite(norm)
+    assert sizes[0] == pytest.approx(1.0, rel=1e-3) and 0 < sizes[1] < 1e-3 and sizes[2] == 0
 
 
 def two_voices(seconds: float = 0.5) -> Any:
@@ -524,6 +604,20 @@ sys.exit(train.distributed(train.parser().parse_args(), run))
 """
 
 
+def run_two(script: str, voices: Path, tmp_path: Path, **options: object) -> None:
+    """``script`` in two processes, with the options of a training run of one step."""
+    (tmp_path / "script.py").write_text(script)
+    args = {**SIZES, "corpus": voices, "cache": voices.parent / "cache", "out": tmp_path / "run", "mixtures": 2, "batch": 1}
+    args |= {"seconds": 0.5, "ordered": 0, "warmup": 1, "decay": 1e-9, "lr": 0.5, "device": "cpu", **options}
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "script.py")]
+    command += [text for name, value in args.items() for text in (f"--{name}", str(value))]
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)}, cwd=root
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_dead_units_of_the_teacher_are_not_inherited(
     shrinking: Any, reviving: Any, training: Any, teacher: Path, voices: Path, tmp_path: Path
 ) -> None:
@@ -540,16 +634,46 @@ def test_dead_units_of_the_teacher_are_not_inherited(
 
 def test_processes_start_alike_and_share_their_gradients(training: Any, voices: Path, tmp_path: Path) -> None:
     """Two processes, one step of plain descent: the first one's weights less the mean gradient; frozen parameters stay."""
-    (tmp_path / "averages.py").write_text(AVERAGES)
-    args = {**SIZES, "corpus": voices, "cache": voices.parent / "cache", "out": tmp_path / "run", "mixtures": 2, "batch": 1}
-    args |= {"seconds": 0.5, "ordered": 0, "warmup": 1, "decay": 1e-9, "lr": 0.5, "clip": 1e9, "device": "cpu"}
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "averages.py")]
-    command += [text for name, value in args.items() for text in (f"--{name}", str(value))]
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)}, cwd=root
-    )
-    assert done.returncode == 0, done.stderr
+    run_two(AVERAGES, voices, tmp_path, clip=1e9)
+
+
+SHARES = """
+import sys
+import torch
+from weights.train import train
+from weights.train.model import TFMLPNet
+
+def run(args, rank, world):
+    torch.manual_seed(0)
+    model = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1)
+    mixer, start = model.blocks[0].mixers[0], {}
+
+    def begin(args):
+        start.update({name: value.detach().clone() for name, value in model.named_parameters()})
+        return model, [torch.optim.SGD(model.parameters(), lr=1.0)], 0
+
+    def objective(model, x, y, ordered, args):
+        assert mixer.watched
+        mixer.share = torch.tensor([0.0, 0.06, 0.3]).repeat(43) * rank  # as the second process alone has active units
+        loss = sum(p.sum() for p in model.parameters()) * (1.0 if rank == 0 else float("nan"))
+        return loss, loss
+
+    train.train(args, rank, world, begin, objective)
+    step = args.lr * args.clip / sum(p.numel() for p in model.parameters()) ** 0.5 / world
+    for name, value in model.named_parameters():
+        rise = 2 * args.lr * torch.tensor([1.0, 0.7, 0.0]).repeat(43) if name.endswith("freq1.bias") else 0.0
+        torch.testing.assert_close(value.detach(), start[name] - step + rise)
+        others = [torch.zeros_like(value) for _ in range(world)]
+        torch.distributed.all_gather(others, value.detach())
+        assert torch.equal(*others), name
+
+sys.exit(train.distributed(train.parser().parse_args(), run))
+"""
+
+
+def test_processes_wake_the_same_units(training: Any, voices: Path, tmp_path: Path) -> None:
+    """Two processes, shares that differ, one gradient clipped and one not finite: the same parameters, of the mean of both."""
+    run_two(SHARES, voices, tmp_path, clip=2.0, awake=0.1)
 
 
 def test_a_run_is_not_taken_for_another(
@@ -578,6 +702,13 @@ def test_a_container_of_another_framing_is_no_start(
     assert convert.main([str(teacher), "-o", str(tmp_path / "rect.safetensors"), "--window", "rect"]) == 0
     assert training.main([*argv, "--init", str(tmp_path / "rect.safetensors")]) == 2
     assert "rect.safetensors: has another window, padding or order" in capsys.readouterr().err
+
+
+def test_awake_is_a_share(training: Any, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("nan", "-0.1", "1", "1e-50"):
+        assert training.main(["--corpus", str(voices), "--out", str(tmp_path / "out"), "--awake", text]) == 2
+        assert "not a share of the inputs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_shrink_refuses(

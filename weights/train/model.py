@@ -57,7 +57,14 @@ class Swap(torch.autograd.Function):
 
 
 class Mixer(nn.Module):
-    """One mixer repetition: an MLP along frequency, then one along channels, each with its residual."""
+    """One mixer repetition: an MLP along frequency, then one along channels, each with its residual.
+
+    While ``watched``, a pass in training mode leaves in ``share`` how often each hidden unit along frequency was above zero, on
+    every eighth frame.
+    """
+
+    watched = False
+    share: Tensor
 
     def __init__(self, bins: int, channels: int) -> None:
         super().__init__()
@@ -68,6 +75,8 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = functional.relu(self.freq1(Swap.apply(x)))
+        if self.watched and self.training:
+            self.share = (hidden.detach()[:, ::8] > 0).float().mean((0, 1, 2))
         x = x + Swap.apply(self.freq2(hidden))
         return x + self.chan2(functional.relu(self.chan1(x)))
 

@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     data_options(found)
     schedule_options(found)
     found.add_argument("--teacher", type=Path, required=True, help="trained network: a container or state dict (.safetensors)")
-    found.set_defaults(compression=2, ordered=0, mixtures=4000, warmup=100, decay=0.7)
+    found.set_defaults(shown="imitation error", compression=2, ordered=0, mixtures=4000, warmup=100, decay=0.7)
     return found
 
 

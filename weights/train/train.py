@@ -29,7 +29,7 @@ from refimpl.errors import InputError
 from refimpl.networks.tf_mlpnet import Config
 from refimpl.weights_io import load_container, write_whole
 from weights.train.data import RATE, Corpus, mixture, read_list
-from weights.train.model import TFMLPNet
+from weights.train.model import Mixer, TFMLPNet
 
 ORIGIN = "weights.train.train"
 DIMENSIONS = {"blocks": 6, "channels": 32, "hidden": 32, "mixers": 2, "compression": 1}
@@ -173,7 +173,8 @@ def schedule_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=800, help="mixtures of linear warm-up")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
-    parser.add_argument("--clip", type=float, default=1.0, help="gradient norm")
+    parser.add_argument("--clip", type=float, default=1.0, help="norm of each process's gradient")
+    parser.add_argument("--awake", type=float, default=0.0, help="raise units along frequency active on less than this share")
     parser.add_argument("--every", type=int, default=1000, help="mixtures between validations and checkpoints")
 
 
@@ -186,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
     parser.add_argument("--spectral", type=float, default=1.0, help="weight of the spectral error in dB")
     parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
-    parser.set_defaults(origin=ORIGIN)
+    parser.set_defaults(origin=ORIGIN, shown="loss")
     return parser
 
 
@@ -274,18 +275,44 @@ def losses(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, args: argparse.
 def descend(
     model: TFMLPNet, steppers: list[torch.optim.Optimizer], loss: Tensor, rate: float, clip: float, world: int
 ) -> float:
-    """One step at learning rate ``rate``, skipped where the gradient is not finite; returns the gradient's norm."""
+    """One step at learning rate ``rate``; returns the norm of this process's gradient.
+
+    Each process clips its own gradient before they are averaged, so that none outweighs the others (with one mixture a process,
+    no mixture). A gradient that is not finite counts as zero; where all are zero, nothing changes.
+    """
     model.zero_grad()
     loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    if not math.isfinite(norm):
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
     if world > 1:
         average_gradients(model, world)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    if not any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in model.parameters()):
+        return norm
     for stepper in steppers:
         for group in stepper.param_groups:
             group["lr"] = rate
-        if math.isfinite(norm):
-            stepper.step()
+        stepper.step()
     return norm
+
+
+@torch.no_grad()
+def wake(model: TFMLPNet, rate: float, least: float, world: int) -> None:
+    """Raise the biases of hidden units along frequency that were above zero for less than a share ``least`` of the last pass.
+
+    The noise of small batches drives such units below zero, and one that is never above it has no gradient to come back by.
+    A unit that was not above zero at all rises by ``2 * rate``, twice what a steady gradient lowers it by with AdamW; one that
+    the gradient keeps pushing down comes to rest at half of ``least``.
+    """
+    watched = [mixer for mixer in model.modules() if isinstance(mixer, Mixer) and mixer.watched]
+    shares = torch.stack([mixer.share for mixer in watched])
+    if world > 1:
+        dist.all_reduce(shares)
+        shares /= world
+    for mixer, share in zip(watched, shares, strict=True):
+        mixer.freq1.bias += 2 * rate * (1 - share / least).clamp(min=0)
 
 
 def checkpoint(
@@ -293,7 +320,7 @@ def checkpoint(
 ) -> None:
     """Save the run and add its line to ``log.txt``."""
     save(args.out, model, steppers, done, args.origin)
-    line = f"{done} mixtures: validation SI-SDRi {gain:.2f} dB, loss {loss:.2f}"
+    line = f"{done} mixtures: validation SI-SDRi {gain:.2f} dB, {args.shown} {loss:.2f}"
     print(line, flush=True)
     with (args.out / "log.txt").open("a") as log:
         log.write(line + "\n")
@@ -311,10 +338,15 @@ def train(
     ``begin`` gives network, optimizers and mixtures done; ``objective`` the loss and the part of it for the log, which is the
     separation loss here.
     """
+    if args.awake != 0 and not 1e-6 <= args.awake < 1:
+        raise InputError(f"--awake {args.awake:g}: not a share of the inputs; give 0 or a number up to 1, such as 0.1")
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = open_corpus(args, rank, world)
     pairs = [listed.mix() for listed in read_list(args.valid)[:40]] if args.valid else []
     model, steppers, done = begin(args)
+    for module in model.modules():
+        if isinstance(module, Mixer):
+            module.watched = args.awake > 0
     if world > 1:
         for parameter in model.parameters():
             dist.broadcast(parameter.data, 0)  # only gradients are shared from here on
@@ -327,12 +359,14 @@ def train(
         loss, separation = objective(model, x, y, ordered, args)
         rate = learning_rate(done, args)
         norm = descend(model, steppers, loss, rate, args.clip, world)
+        if args.awake:
+            wake(model, rate, args.awake, world)
         found.append(separation.item())
         before, done = done, done + args.batch * world
         if rank == 0 and done // 100 != before // 100:
             pace, recent = (done - first) / (time.time() - began), np.mean(found[-50:])
             where = f"{done}/{args.mixtures} mixtures"
-            print(f"{where}  loss {recent:.2f}  norm {norm:.1f}  lr {rate:.2e}  {pace:.2f}/s", flush=True)
+            print(f"{where}  {args.shown} {recent:.2f}  norm {norm:.1f}  lr {rate:.2e}  {pace:.2f}/s", flush=True)
         if done // args.every != before // args.every or done >= args.mixtures:
             gain = validate(model, pairs, rank, world, args.device) if pairs else math.nan
             if rank == 0:
