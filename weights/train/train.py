@@ -283,13 +283,13 @@ def descend(
     model.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if not math.isfinite(norm):
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad.zero_()
+        for gradient in gradients:
+            gradient.zero_()
     if world > 1:
         average_gradients(model, world)
-    if not any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in model.parameters()):
+    if not any(bool(gradient.any()) for gradient in gradients):
         return norm
     for stepper in steppers:
         for group in stepper.param_groups:
@@ -339,7 +339,7 @@ def train(
     separation loss here.
     """
     if args.awake != 0 and not 1e-6 <= args.awake < 1:
-        raise InputError(f"--awake {args.awake:g}: not a share of the inputs; give 0 or a number up to 1, such as 0.1")
+        raise InputError(f"--awake {args.awake:g}: not a share of the inputs; give 0 or a number below 1, such as 0.1")
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = open_corpus(args, rank, world)
     pairs = [listed.mix() for listed in read_list(args.valid)[:40]] if args.valid else []
