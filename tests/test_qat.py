@@ -6,6 +6,7 @@ terms in the golden model's order.
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
@@ -600,6 +601,22 @@ def test_resumed_run_gives_the_same_numbers(speech: Path, tmp_path: Path, monkey
     assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
     with pytest.raises(qat.InputError, match="seed"):
         qat.train(options(speech, tmp_path / "parts", "--seed", 9), "other")
+
+
+def test_each_process_clips_its_own(speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two processes share is clipped already, weights and ranges apart; a loss that is not finite changes nothing."""
+    args, sizes, distilled = options(speech, tmp_path, "--clip", 1e-3), [], qat.distilled
+    container = load_container(args.weights)
+    run, corpus = qat.begin(args, container, 0, 2), qat.open_corpus(args, 0, 1)
+    sizes_of = [lambda own=own: torch.cat([p.grad.flatten() for p in own]).norm().item() for own in (run.weights, run.ranges)]
+    monkeypatch.setattr(qat, "average_gradients", lambda network, world: sizes.append([size() for size in sizes_of]))
+    for gain in (1.0, math.nan):
+        monkeypatch.setattr(qat, "distilled", lambda *given, gain=gain: gain * distilled(*given))
+        before = [p.detach().clone() for p in run.network.parameters()]
+        run.step(corpus)
+        moved = any(not torch.equal(a, b) for a, b in zip(before, run.network.parameters(), strict=True))
+        assert moved == math.isfinite(gain)
+    assert sizes[0] == pytest.approx([1e-3, 1e-3], rel=0.01) and sizes[1] == [0, 0]
 
 
 def test_run_from_the_command_line(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

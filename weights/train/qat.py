@@ -30,11 +30,13 @@ from weights.train.model import TFMLPNet
 from weights.train.quantized import QuantizedTFMLPNet
 from weights.train.train import (
     average_gradients,
+    clip_own,
     distributed,
     drawn,
     learning_rate,
     level_error,
     matched,
+    moving,
     open_corpus,
     pit_si_sdr,
     spectral_error,
@@ -106,14 +108,15 @@ class Run:
         loss = separation + args.level * level_error(estimate, y).mean() + args.spectral * heard
         self.stepper.zero_grad()
         loss.backward()
+        # Two norms: the ranges' gradients are sums over whole tensors and would drown the weights'.
+        for own in (self.weights, self.ranges):
+            clip_own(own, args.clip)
         if self.world > 1:
             average_gradients(self.network, self.world)
-        # Two norms: the ranges' gradients are sums over whole tensors and would drown the weights'.
-        norms = [torch.nn.utils.clip_grad_norm_(own, args.clip) for own in (self.weights, self.ranges)]
         rate = learning_rate(self.done, args)
         for group, most in zip(self.stepper.param_groups, (args.lr, args.range_lr), strict=True):
             group["lr"] = rate * most / args.lr
-        if all(math.isfinite(norm.item()) for norm in norms):
+        if moving(self.network):
             self.stepper.step()
             self.network.settle()
         self.done += args.batch * self.world

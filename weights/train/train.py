@@ -272,24 +272,34 @@ def losses(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, args: argparse.
     return separation + others, separation
 
 
+def clip_own(parameters: list[torch.nn.Parameter], clip: float) -> float:
+    """Scale this process's gradient of ``parameters`` to a norm of at most ``clip``; one that is not finite counts as zero.
+
+    Before the average, so that no process outweighs the others (with one mixture a process, no mixture). Returns the norm.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item()
+    if not math.isfinite(norm):
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+    return norm
+
+
+def moving(model: torch.nn.Module) -> bool:
+    """Whether any gradient differs from zero."""
+    return any(bool(parameter.grad.any()) for parameter in model.parameters() if parameter.grad is not None)
+
+
 def descend(
     model: TFMLPNet, steppers: list[torch.optim.Optimizer], loss: Tensor, rate: float, clip: float, world: int
 ) -> float:
-    """One step at learning rate ``rate``; returns the norm of this process's gradient.
-
-    Each process clips its own gradient before they are averaged, so that none outweighs the others (with one mixture a process,
-    no mixture). A gradient that is not finite counts as zero; where all are zero, nothing changes.
-    """
+    """One step at learning rate ``rate`` (none where all gradients are zero); returns the norm of this process's gradient."""
     model.zero_grad()
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    if not math.isfinite(norm):
-        for gradient in gradients:
-            gradient.zero_()
+    norm = clip_own(list(model.parameters()), clip)
     if world > 1:
         average_gradients(model, world)
-    if not any(bool(gradient.any()) for gradient in gradients):
+    if not moving(model):
         return norm
     for stepper in steppers:
         for group in stepper.param_groups:
