@@ -27,7 +27,7 @@ from refimpl.presets import NAMES
 from refimpl.session import load
 from refimpl.weights_io import load_container
 from tests.test_evaluate import PITCHES, voice, write_voices
-from weights.train.data import Corpus, mixture
+from weights.train.data import Corpus, mixture, move_formants
 
 RATE = 16000
 SIZES = {"blocks": 1, "channels": 8, "hidden": 8, "mixers": 1}
@@ -103,6 +103,43 @@ def test_first_reference_is_the_higher_voice(corpus: Corpus) -> None:
 
     pairs = [mixture(corpus, 0, k, 16000, contrast=2.0)[1] for k in range(60)]
     assert np.mean([pitch(first) > pitch(second) for first, second in pairs]) > 0.9
+
+
+def vowel(pitch: float, formant: float, seconds: float = 1.0) -> np.ndarray:
+    """Harmonics of ``pitch`` under one resonance, 150 Hz wide, at ``formant`` Hz."""
+    harmonics = np.arange(pitch, 7000, pitch)
+    gains = 1 / np.hypot(1, (harmonics - formant) / 150)
+    time = np.arange(int(seconds * RATE)) / RATE
+    return np.asarray(0.05 * (gains[:, None] * np.sin(2 * np.pi * harmonics[:, None] * time)).sum(0), np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pitch=st.floats(90, 250), formant=st.floats(900, 2500), factor=st.floats(0.8, 1.25))
+def test_formants_move_and_the_pitch_stays(pitch: float, formant: float, factor: float) -> None:
+    x = vowel(pitch, formant)
+    y = move_formants(x, factor)
+    assert y.shape == x.shape and y.dtype == np.float32
+    power = np.abs(np.fft.rfft(y[: RATE // 2] * np.hanning(RATE // 2))) ** 2
+    at = np.arange(len(power)) * 2.0
+    on_harmonics = np.abs((at + pitch / 2) % pitch - pitch / 2) <= 8
+    assert power[on_harmonics].sum() > 0.98 * power.sum()
+    near = np.abs(at - factor * formant) < 500
+    assert (at[near] * power[near]).sum() / power[near].sum() == pytest.approx(factor * formant, rel=0.06)
+
+
+@settings(max_examples=25)
+@given(length=st.integers(1, 9000), seed=st.integers(0, 99))
+def test_formants_that_do_not_move_change_nothing(length: int, seed: int) -> None:
+    x = np.random.default_rng(seed).uniform(-1, 1, length).astype(np.float32)
+    np.testing.assert_allclose(move_formants(x, 1.0), x, atol=1e-6)
+
+
+def test_warped_voices_are_others_of_the_same_mixture(corpus: Corpus) -> None:
+    """Of either polarity; without ``warp`` a mixture is what it was."""
+    plain, warped = (np.stack([corpus.cut(np.random.default_rng(k), "anna", 8000, w) for k in range(20)]) for w in (1.0, 1.2))
+    np.testing.assert_array_equal(plain[3], corpus.cut(np.random.default_rng(3), "anna", 8000))
+    likeness = (plain * warped).sum(1) / np.sqrt((plain**2).sum(1) * (warped**2).sum(1))
+    assert 4 < (likeness > 0).sum() < 16 and np.abs(likeness).min() > 0.3 and np.abs(likeness).mean() < 0.999
 
 
 def test_corpora_without_a_pair(tmp_path: Path) -> None:

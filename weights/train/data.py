@@ -21,6 +21,8 @@ from refimpl.errors import InputError
 RATE = 16000
 COLUMNS = ("id", "source1", "start1_s", "source2", "start2_s", "snr_db")
 DRAWS = 10_000  # attempts at one training mixture: far more than any usable corpus needs
+FRAME, HOP = 512, 128  # of the frames whose formants are moved, in samples
+CEPSTRUM = 32  # coefficients of a spectral envelope: formants, but no harmonics below 500 Hz
 SUFFIXES = {".opus", ".flac", ".wav", ".ogg"}
 
 
@@ -82,14 +84,20 @@ class Corpus:
         partial.write_text(json.dumps(rows))
         partial.rename(index)
 
-    def cut(self, rng: np.random.Generator, speaker: str, length: int) -> np.ndarray:
-        """A cut of ``length`` samples, speed-perturbed and filtered, zero mean, padded with silence if short."""
+    def cut(self, rng: np.random.Generator, speaker: str, length: int, warp: float = 1.0) -> np.ndarray:
+        """A cut of ``length`` samples, speed-perturbed and filtered, zero mean, padded with silence if short.
+
+        With ``warp`` above 1 the formants move by a factor of their own, up to ``warp`` either way, and the polarity is random.
+        """
         start, stop = self.speakers[speaker][rng.integers(len(self.speakers[speaker]))]
         speed = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
         need = min(int(length * speed), stop - start)
         at = start + int(rng.integers(stop - start - need + 1))
         source = self.samples[at : at + need].astype(np.float32) / 32768
         out = _resample_and_tilt(rng, source, round(need / speed))[:length]
+        if warp > 1:
+            factor = np.exp(rng.uniform(-np.log(warp), np.log(warp)))
+            out = move_formants(out, factor) * np.float32(rng.choice((-1, 1)))
         if len(out) < length:
             lead = int(rng.integers(length - len(out) + 1))
             out = np.pad(out, (lead, length - len(out) - lead))
@@ -108,10 +116,40 @@ def _resample_and_tilt(rng: np.random.Generator, x: np.ndarray, length: int) -> 
     return np.fft.irfft(kept * 10 ** (gain / 20), length).astype(np.float32)
 
 
+def move_formants(x: np.ndarray, factor: float) -> np.ndarray:
+    """``x`` with its spectral envelope stretched by ``factor`` along frequency; pitch and timing stay: another speaker.
+
+    In frames (Hann, overlapping by three quarters) bin k is multiplied by E(k / factor) / E(k), within 20 dB; log E is the
+    log magnitude smoothed by keeping its first ``CEPSTRUM`` cepstral coefficients. float32 ``[n]`` to float32 ``[n]``.
+    """
+    window = np.hanning(FRAME + 1)[:-1].astype(np.float32)
+    padded = np.pad(x, (FRAME, FRAME + -len(x) % HOP))
+    spectra = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP] * window)
+    cepstra = np.fft.irfft(np.log(np.abs(spectra) + 1e-4))  # the floor is about the noise of 16-bit samples
+    cepstra[:, CEPSTRUM : FRAME - CEPSTRUM + 1] = 0
+    envelope = np.fft.rfft(cepstra).real
+    source = np.minimum(np.arange(FRAME // 2 + 1) / factor, FRAME // 2)
+    below = np.minimum(source.astype(int), FRAME // 2 - 1)
+    share = source - below
+    moved = envelope[:, below] * (1 - share) + envelope[:, below + 1] * share
+    frames = np.fft.irfft(spectra * np.exp(np.clip(moved - envelope, -2.3, 2.3))) * window
+    out = np.zeros(len(padded))
+    for part in range(0, FRAME, HOP):
+        out[part : part + len(frames) * HOP] += frames[:, part : part + HOP].ravel()
+    return (out[FRAME : FRAME + len(x)] / 1.5).astype(np.float32)  # squared Hann windows a quarter apart add up to 1.5
+
+
 def mixture(
-    corpus: Corpus, seed: int, k: int, length: int, snr: float = 10.0, quietest: float = -35.0, contrast: float = 1.0
+    corpus: Corpus,
+    seed: int,
+    k: int,
+    length: int,
+    snr: float = 10.0,
+    quietest: float = -35.0,
+    contrast: float = 1.0,
+    warp: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level uniform in [quietest, 0] dBFS.
+    """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level in [quietest, 0] dBFS; see ``Corpus.cut``.
 
     The higher voice is the first reference; the voices' fundamental frequencies differ by at least the ratio ``contrast``.
 
@@ -125,7 +163,7 @@ def mixture(
         names.sort(key=lambda name: -corpus.pitch[name])
         if corpus.pitch[names[0]] < contrast * corpus.pitch[names[1]]:
             continue
-        pair = np.stack([corpus.cut(rng, name, length) for name in names])
+        pair = np.stack([corpus.cut(rng, name, length, warp) for name in names])
         energy = np.sqrt((pair**2).mean(1))
         if energy.min() > 1e-3:
             break
