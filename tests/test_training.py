@@ -149,6 +149,12 @@ def test_warped_voices_are_others_of_the_same_mixture(corpus: Corpus) -> None:
     assert 4 < (likeness > 0).sum() < 16 and np.abs(likeness).min() > 0.3 and np.abs(likeness).mean() < 0.999
 
 
+@pytest.mark.parametrize("warp", [0.8, 2.5, float("nan")])
+def test_formants_out_of_reach(corpus: Corpus, warp: float) -> None:
+    with pytest.raises(InputError, match="give 1"):
+        mixture(corpus, 0, 0, 8000, warp=warp)
+
+
 def test_corpora_without_a_pair(tmp_path: Path) -> None:
     """Refused with the reason instead of being searched for ever."""
     (tmp_path / "one" / "anna").mkdir(parents=True)

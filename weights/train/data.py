@@ -157,6 +157,8 @@ def mixture(
     """
     if len(corpus.names) < 2:
         raise InputError(f"the corpus has {len(corpus.names)} speaker; mixtures need two, as folder/speaker/utterance.flac")
+    if not 1 <= warp <= 2:
+        raise InputError(f"formants cannot move by a factor of {warp:g}; give 1 (they stay) to 2, such as 1.2")
     rng = np.random.default_rng([seed, k])
     for _ in range(DRAWS):
         names = [corpus.names[i] for i in rng.choice(len(corpus.names), 2, replace=False)]
