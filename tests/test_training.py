@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -212,17 +213,18 @@ def test_same_seed_same_losses(training: Any, voices: Path, tmp_path: Path, opti
     assert weights[0] == weights[1] != weights[2]
 
 
+@pytest.mark.parametrize("reduced", [{}, {"bins": 40, "units": 16}])
 def test_resumed_run_is_the_uninterrupted_one(
-    training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reduced: dict[str, int]
 ) -> None:
     """Cut off behind a checkpoint and between two, it goes on with the same losses to the same weights."""
     from weights.train.report import LINE
 
-    whole = training.train(arguments(training, voices, tmp_path / "whole", awake=0.5))
-    assert whole != training.train(arguments(training, voices, tmp_path / "asleep"))
+    whole = training.train(arguments(training, voices, tmp_path / "whole", awake=0.5, **reduced))
+    assert whole != training.train(arguments(training, voices, tmp_path / "asleep", **reduced))
     lines = (tmp_path / "whole" / "log.txt").read_text().splitlines()
     assert len(lines) == 5 and all(LINE.fullmatch(line) for line in lines)
-    args, descend = arguments(training, voices, tmp_path / "cut", awake=0.5), training.descend
+    args, descend = arguments(training, voices, tmp_path / "cut", awake=0.5, **reduced), training.descend
     steps = 0
 
     def stops(*inputs: Any) -> float:
@@ -241,6 +243,32 @@ def test_resumed_run_is_the_uninterrupted_one(
     cut, uncut = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
     assert all(np.array_equal(cut[name], uncut[name]) for name in uncut)
     assert training.train(args) == []
+
+
+@given(shapes=st.lists(st.sampled_from([(8, 8), (32, 8), (8, 24)]), min_size=1, max_size=6), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+def test_muon_is_pytorch_s(shapes: list[tuple[int, int]], seed: int) -> None:
+    """All matrices of a shape at once take the steps that they take one by one; one without a gradient takes none."""
+    torch = pytest.importorskip("torch")
+    from weights.train.train import Muon
+
+    torch.manual_seed(seed)
+    start = [torch.randn(shape) for shape in shapes]
+    options = {"momentum": 0.95, "weight_decay": 1e-2, "adjust_lr_fn": "match_rms_adamw"}
+    ends = []
+    gradients = [[torch.randn(shape) for shape in shapes] for _ in range(3)]
+    for kind in (torch.optim.Muon, Muon):
+        parameters = [torch.nn.Parameter(value.clone()) for value in (*start, torch.ones(8, 8))]
+        stepper = kind(parameters, 0.02, **options)
+        for step in gradients:
+            for parameter, gradient in zip(parameters, step, strict=False):
+                parameter.grad = gradient.clone()
+            stepper.step()
+        ends.append(parameters)
+    flat = [torch.cat([p.detach().flatten() for p in end[:-1]]) for end in ends]
+    moved = (flat[0] - torch.cat([value.flatten() for value in start])).norm()
+    assert (flat[0] - flat[1]).norm() < 0.05 * moved  # BF16, summed in another order
+    assert torch.equal(ends[1][-1], torch.ones(8, 8))
 
 
 FAULTS = """
@@ -296,6 +324,114 @@ def test_an_untrained_mixer_leaves_every_bin_to_itself(training: Any) -> None:
     assert changed.nonzero().flatten().tolist() == [40]
     mixer(x).square().sum().backward()
     assert (mixer.freq2.weight.grad != 0).float().mean() > 0.9
+
+
+# A reduced network to start with
+
+
+@given(bins=st.integers(16, 200))
+def test_bands_share_every_bin(bins: int) -> None:
+    """Weights of a bin's bands are positive and add up to one; no band lacks a bin; they widen upwards from one bin."""
+    pytest.importorskip("torch")
+    from weights.train.model import bands
+
+    spread = bands(bins).double().numpy()
+    assert (spread >= 0).all() and np.allclose(spread.sum(1), 1, atol=1e-6) and ((spread > 0).sum(1) <= 2).all()
+    assert spread.max(0).min() > 0
+    centres = (np.arange(bins)[:, None] * spread).sum(0) / spread.sum(0)
+    assert centres[0] < 0.5 and (np.diff(centres) > 0.5).all() and np.linalg.matrix_rank(spread) == spread.shape[1]
+
+
+def reduced_network(bins: int, units: int, seed: int = 0) -> Any:
+    """A reduced network of two blocks that mixes frequencies."""
+    import torch
+
+    from weights.train.model import TFMLPNet
+
+    torch.manual_seed(seed)
+    network = TFMLPNet(blocks=2, channels=4, hidden=3, mixers=2, bins=bins, units=units)
+    for name, parameter in network.named_parameters():
+        if ".freq" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def test_reduced_network_is_an_ordinary_one(training: Any) -> None:
+    """With all bins it is the same function; units that it lacks change nothing, but can learn."""
+    import torch
+
+    reduced = reduced_network(129, 20)
+    ordinary = reduced.ordinary()
+    assert reduced.reduced() and not ordinary.reduced() and ordinary.ordinary() is ordinary
+    assert {name: tuple(value.shape) for name, value in ordinary.state_dict().items()} == parameters(
+        Config(blocks=2, channels=4, hidden=3, mixers=2)
+    )
+    x = torch.randn(2, 3000) / 10
+    torch.testing.assert_close(ordinary(x), reduced(x), atol=1e-5, rtol=1e-4)
+    ordinary(x).square().sum().backward()
+    gradient = ordinary.blocks[1].mixers[0].freq2.weight.grad
+    assert (gradient[:, 20:] != 0).float().mean() > 0.9
+    again = reduced.ordinary().state_dict()
+    assert all(torch.equal(again[name], value) for name, value in ordinary.state_dict().items())
+
+
+def test_bins_above_are_not_heard_and_are_told_what_the_last_is(training: Any) -> None:
+    import torch
+
+    reduced = reduced_network(40, 20)
+    mixer, ordinary = reduced.blocks[0].mixers[0], reduced.ordinary().blocks[0].mixers[0]
+    x = torch.randn(1, 2, 129, 4)
+    torch.testing.assert_close(ordinary(x)[:, :, :40], mixer(x[:, :, :40]), atol=1e-5, rtol=1e-4)
+    change = ordinary.freq2.weight.detach()
+    assert torch.equal(change[40:], change[39].expand(89, -1)) and not ordinary.freq1.weight[:20, 40:].any()
+
+
+@pytest.mark.parametrize("bins", [40, 129])
+def test_reduced_network_takes_what_it_can_of_an_ordinary_one(training: Any, tmp_path: Path, bins: int) -> None:
+    """From weights that it made itself it becomes itself, whatever it was before."""
+    import torch
+
+    reduced, other = reduced_network(bins, 20), reduced_network(bins, 20, seed=1)
+    training.save_weights(tmp_path, reduced)
+    training.load_weights(other, tmp_path / "weights.safetensors", "cpu")
+    x = torch.randn(1, 3000) / 10
+    torch.testing.assert_close(other(x), reduced(x), atol=1e-4, rtol=1e-3)
+
+
+def test_reduced_network_hears_its_bins_only(training: Any, voices: Path, tmp_path: Path) -> None:
+    args = arguments(training, voices, tmp_path, seconds=1, bins=40, units=16)
+    x, y = training.drawn(training.open_corpus(args, 0, 1), args, 0, False)
+    spectra = np.abs(np.fft.rfft(y.numpy()))  # a bin a Hz
+    cut = 39.5 * 62.5
+    assert spectra[..., int(cut) + 64 :].max() < 1e-3 and (spectra[..., int(cut - 200) : int(cut)].max(-1) > 1e-2).all()
+    assert np.allclose(x, y.sum(1), atol=1e-6)
+
+
+def test_reduced_recipe(training: Any, voices: Path, tmp_path: Path) -> None:
+    """What a reduced start leaves behind is a network as the paper's; it goes on with more bins, then as that."""
+    options = {"seconds": 1, "ordered": 0, "mixtures": 4}
+    training.train(arguments(training, voices, tmp_path / "first", bins=40, units=16, **options))
+    weights = tmp_path / "first" / "weights.safetensors"
+    assert {name: value.shape for name, value in load_file(weights).items()} == parameters(Config(**SIZES))  # type: ignore[arg-type]
+    for name, more in (("wider", {"units": 16}), ("last", {})):
+        assert np.isfinite(training.train(arguments(training, voices, tmp_path / name, init=weights, **options, **more))).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bins": 15, "units": 8}, "--bins 15: give 16 to 129, which is all of them"),
+        ({"bins": 130, "units": 8}, "--bins 130: give 16 to 129, which is all of them"),
+        ({"bins": 64}, "--bins 64: fewer bins than 129 need --units too, such as 64"),
+        ({"bins": 64, "units": 65}, "--units 65: give 1 to 64"),
+        ({"units": -1}, "--units -1: give 1 to 129"),
+        ({"units": 64, "compression": 2}, "--units 64: hears bands as it is; give --compression 1 with it"),
+    ],
+)
+def test_no_such_reduced_network(training: Any, voices: Path, tmp_path: Path, options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        training.train(arguments(training, voices, tmp_path / "run", **options))
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
 def watched_network() -> Any:

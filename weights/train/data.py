@@ -116,6 +116,13 @@ def _resample_and_tilt(rng: np.random.Generator, x: np.ndarray, length: int) -> 
     return np.fft.irfft(kept * 10 ** (gain / 20), length).astype(np.float32)
 
 
+def below(x: np.ndarray, cut: float) -> np.ndarray:
+    """``x`` without what is above ``cut`` Hz, along the last axis; the gain falls over 125 Hz."""
+    spectrum = np.fft.rfft(x)
+    frequency = np.fft.rfftfreq(x.shape[-1], 1 / RATE)
+    return np.fft.irfft(spectrum * np.clip(0.5 + (cut - frequency) / 125, 0, 1), x.shape[-1]).astype(np.float32)
+
+
 def move_formants(x: np.ndarray, factor: float) -> np.ndarray:
     """``x`` with its spectral envelope stretched by ``factor`` along frequency; pitch and timing stay: another speaker.
 

@@ -8,6 +8,7 @@ Layout: activations are ``[N, T, F, C]`` with channels last, so that every chann
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ N_FFT = BACK_PAD + HOP + FRONT_PAD
 SYNTHESIS = HOP + FRONT_PAD
 BINS = N_FFT // 2 + 1
 GAIN = 1.7  # of a Linear's initial weights over PyTorch's
+FINEST, WIDENING = 12, 13 / 12  # band centres are FINEST * (WIDENING^j - 1): one bin apart at the bottom, a twelfth more each
 
 
 def analysis_window(name: str) -> Tensor:
@@ -42,6 +44,15 @@ def synthesis_window(analysis: Tensor) -> Tensor:
             energy = sum(analysis[BACK_PAD + (i % HOP) + HOP * k] ** 2 for k in (0, 1))
             window[i] = analysis[BACK_PAD + i] / energy
     return window
+
+
+def bands(bins: int) -> Tensor:
+    """``[bins, K]``: triangles over frequency, from each centre to its neighbours, that add up to one in every bin."""
+    count = 2 + int(math.log((bins - 2) / FINEST + 1) / math.log(WIDENING))
+    centres = FINEST * (WIDENING ** torch.arange(count, dtype=torch.float64) - 1)
+    at = torch.arange(bins, dtype=torch.float64)[:, None]
+    rising = (at - centres[:-1]) / centres.diff()
+    return (functional.pad(rising, (1, 0), value=1.0).clamp(0, 1) - functional.pad(rising, (0, 1)).clamp(0, 1)).float()
 
 
 class Swap(torch.autograd.Function):
@@ -73,18 +84,91 @@ class Mixer(nn.Module):
         self.chan1 = nn.Linear(channels, channels)
         self.chan2 = nn.Linear(channels, channels)
 
+    def inward(self, x: Tensor) -> Tensor:
+        """The first product along frequency, ``[..., bins]`` to ``[..., units]``."""
+        return self.freq1(x)
+
+    def outward(self, hidden: Tensor) -> Tensor:
+        """The second product along frequency, ``[..., units]`` to ``[..., bins]``."""
+        return self.freq2(hidden)
+
     def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.relu(self.freq1(Swap.apply(x)))
+        hidden = functional.relu(self.inward(Swap.apply(x)))
         if self.watched and self.training:
             self.share = (hidden.detach()[:, ::8] > 0).float().mean((0, 1, 2))
-        x = x + Swap.apply(self.freq2(hidden))
+        x = x + Swap.apply(self.outward(hidden))
         return x + self.chan2(functional.relu(self.chan1(x)))
+
+
+class BandMixer(Mixer):
+    """A mixer whose matrices along frequency see bins in bands only, and tell all bins of a band much the same.
+
+    The matrices are A1 P and S A2, the second bias is S b2, with S the triangles of :func:`bands` and P their transpose,
+    normalised; ``freq1`` holds A1 ``[units, K]``, ``freq2`` A2 ``[K, units]`` and b2. Every such mixer is an ordinary one
+    (:meth:`ordinary`), but learns an eighth of the numbers or fewer, so that the noise of small batches has less to move.
+    """
+
+    spread: Tensor
+    pooled: Tensor
+
+    def __init__(self, bins: int, channels: int, units: int) -> None:
+        super().__init__(bins, channels)
+        spread = bands(bins)
+        self.register_buffer("spread", spread, persistent=False)
+        self.register_buffer("pooled", (spread / spread.norm(dim=0)).T.contiguous(), persistent=False)
+        self.freq1 = nn.Linear(spread.shape[1], units)
+        self.freq2 = nn.Linear(units, spread.shape[1])
+
+    def along(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight and bias of both products as an ordinary mixer has them, for this one's bins and units."""
+        weights = self.freq1.weight @ self.pooled, self.spread @ self.freq2.weight
+        return weights[0], self.freq1.bias, weights[1], self.spread @ self.freq2.bias
+
+    def inward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, *self.along()[:2])
+
+    def outward(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, *self.along()[2:])
+
+    @torch.no_grad()
+    def ordinary(self, bins: int) -> Mixer:
+        """The mixer of ``bins`` bins that does the same in those below, hears none above and tells them what it tells the last.
+
+        Units that it has beyond this one's are as untrained ones.
+        """
+        found = Mixer(bins, self.chan1.in_features)
+        found.chan1.load_state_dict(self.chan1.state_dict())
+        found.chan2.load_state_dict(self.chan2.state_dict())
+        weight1, bias1, weight2, bias2 = self.along()
+        units, above = len(bias1), bins - len(bias2)
+        found.freq1.weight *= GAIN
+        found.freq1.weight[:units] = functional.pad(weight1, (0, above))
+        found.freq1.bias[:units] = bias1
+        found.freq2.weight.zero_()
+        found.freq2.weight[:, :units] = torch.cat((weight2, weight2[-1:].expand(above, -1)))
+        found.freq2.bias.copy_(torch.cat((bias2, bias2[-1:].expand(above))))
+        return found
+
+    @torch.no_grad()
+    def approach(self, given: Mixer) -> None:
+        """Become the ordinary mixer ``given`` as nearly as its units of the largest products of norms, seen in bands, allow."""
+        self.chan1.load_state_dict(given.chan1.state_dict())
+        self.chan2.load_state_dict(given.chan2.state_dict())
+        bins = len(self.spread)
+        weight1, weight2 = given.freq1.weight[:, :bins], given.freq2.weight[:bins]
+        size = weight1.norm(dim=1) * weight2.norm(dim=0)
+        kept = size.argsort(descending=True, stable=True)[: self.freq1.out_features].sort().values
+        inverse = torch.linalg.pinv(self.spread)
+        self.freq1.weight.copy_(weight1[kept] @ torch.linalg.pinv(self.pooled))
+        self.freq1.bias.copy_(given.freq1.bias[kept])
+        self.freq2.weight.copy_(inverse @ weight2[:, kept])
+        self.freq2.bias.copy_(inverse @ given.freq2.bias[:bins])
 
 
 class Block(nn.Module):
     """One MLPNet block: spectral stage (mixers), then temporal stage (LSTM per bin), each with its residual."""
 
-    def __init__(self, bins: int, channels: int, hidden: int, mixers: int, compression: int) -> None:
+    def __init__(self, bins: int, channels: int, hidden: int, mixers: int, compression: int, units: int = 0) -> None:
         super().__init__()
         inner = bins // compression
         self.compression = compression
@@ -93,7 +177,9 @@ class Block(nn.Module):
             self.expand = nn.ConvTranspose1d(
                 channels, channels, compression, compression, output_padding=bins - compression * inner
             )
-        self.mixers = nn.ModuleList(Mixer(inner, channels) for _ in range(mixers))
+        self.mixers = nn.ModuleList(
+            BandMixer(inner, channels, units) if units else Mixer(inner, channels) for _ in range(mixers)
+        )
         self.intra_linear = nn.Linear(channels, channels)
         self.lstm = nn.LSTM(channels, hidden)
         self.inter_linear = nn.Linear(hidden, channels)
@@ -114,7 +200,9 @@ class Block(nn.Module):
             elif parameter.dim() == 2:
                 parameter *= GAIN
         hidden = self.lstm.hidden_size
-        self.lstm.bias_ih_l0[hidden : 2 * hidden] += 2.0  # gates open to the past: a memory of tens of frames
+        memory = torch.linspace(0, 5, hidden)  # log odds of keeping a cell's value: from 2 to 150 frames
+        self.lstm.bias_ih_l0[hidden : 2 * hidden] += memory
+        self.lstm.bias_ih_l0[:hidden] -= memory / 2  # a cell that keeps more takes in less
 
     def recur(self, x: Tensor) -> Tensor:
         """The LSTM over time, each bin a sequence of its own; in BF16 where autocast is on."""
@@ -154,7 +242,11 @@ class Block(nn.Module):
 
 
 class TFMLPNet(nn.Module):
-    """The whole network: waveform ``[N, n]`` in, separated waveforms ``[N, S, n]`` out (PCM / 32768 scale)."""
+    """The whole network: waveform ``[N, n]`` in, separated waveforms ``[N, S, n]`` out (PCM / 32768 scale).
+
+    A start from nothing may be made smaller: only the lowest ``bins`` (the others come out as silence), and ``units`` hidden
+    units along frequency that hear bands (:class:`BandMixer`). :meth:`ordinary` is the paper's network that goes on from it.
+    """
 
     def __init__(
         self,
@@ -165,11 +257,23 @@ class TFMLPNet(nn.Module):
         mixers: int = 2,
         compression: int = 1,
         window: str = "hann",
+        bins: int = BINS,
+        units: int = 0,
     ) -> None:
         super().__init__()
         self.speakers = speakers
+        self.bins = bins
+        self.sizes = {
+            "speakers": speakers,
+            "blocks": blocks,
+            "channels": channels,
+            "hidden": hidden,
+            "mixers": mixers,
+            "compression": compression,
+        }
+        self.window = window
         self.encoder = nn.Conv2d(2, channels, 3)
-        self.blocks = nn.ModuleList(Block(BINS, channels, hidden, mixers, compression) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(bins, channels, hidden, mixers, compression, units) for _ in range(blocks))
         self.decoder = nn.ConvTranspose2d(channels, 2 * speakers, 3, padding=(0, 1))
         analysis = analysis_window(window)
         self.register_buffer("analysis", analysis.float(), persistent=False)
@@ -194,12 +298,37 @@ class TFMLPNet(nn.Module):
 
     def encoded(self, x: Tensor) -> Tensor:
         """Waveform ``[N, n]`` to the first block's input ``[N, T, F, C]``."""
-        h = self.encoder(functional.pad(self.spectrum(x), (1, 1, 2, 0)))
+        h = self.encoder(functional.pad(self.spectrum(x)[..., : self.bins], (1, 1, 2, 0)))
         return h.permute(0, 2, 3, 1).contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.encoded(x)
         for block in self.blocks:
             h = block(h)
-        y = self.decoder(h.permute(0, 3, 1, 2))[:, :, : h.shape[1]]
-        return self.waveform(y.float(), x.shape[-1])
+        y = self.decoder(h.permute(0, 3, 1, 2))[:, :, : h.shape[1]].float()
+        return self.waveform(functional.pad(y, (0, BINS - self.bins)), x.shape[-1])
+
+    def reduced(self) -> bool:
+        """Whether this is not the paper's network but a smaller start of it."""
+        return self.bins < BINS or any(isinstance(module, BandMixer) for module in self.modules())
+
+    @torch.no_grad()
+    def ordinary(self) -> TFMLPNet:
+        """The paper's network with these parameters: this one, or what goes on from it where it is reduced."""
+        if not self.reduced():
+            return self
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of units beyond this network's: no run may depend on when it was saved
+            found = TFMLPNet(**self.sizes, window=self.window)
+            for block, mine in zip(found.blocks, self.blocks, strict=True):
+                block.mixers = nn.ModuleList(mixer.ordinary(BINS) for mixer in mine.mixers)
+        found.load_state_dict({k: v.cpu() for k, v in self.state_dict().items() if ".mixers." not in k}, strict=False)
+        return found
+
+    @torch.no_grad()
+    def approach(self, given: TFMLPNet) -> None:
+        """Take the parameters of the paper's network ``given``, as far as a reduced one has them."""
+        self.load_state_dict({k: v for k, v in given.state_dict().items() if ".mixers." not in k}, strict=False)
+        for block, other in zip(self.blocks, given.blocks, strict=True):
+            for mixer, its in zip(block.mixers, other.mixers, strict=True):
+                mixer.approach(its)

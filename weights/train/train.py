@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ from refimpl.cli import guarded
 from refimpl.errors import InputError
 from refimpl.networks.tf_mlpnet import Config
 from refimpl.weights_io import load_container, write_whole
-from weights.train.data import RATE, Corpus, mixture, read_list
-from weights.train.model import Mixer, TFMLPNet
+from weights.train.data import RATE, Corpus, below, mixture, read_list
+from weights.train.model import BINS, N_FFT, Mixer, TFMLPNet
 
 ORIGIN = "weights.train.train"
 DIMENSIONS = {"blocks": 6, "channels": 32, "hidden": 32, "mixers": 2, "compression": 1}
@@ -114,6 +115,49 @@ def average_gradients(model: TFMLPNet, world: int) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+class Muon(torch.optim.Muon):
+    """PyTorch's Muon, scaled to AdamW's step size, whose matrices of one shape are made orthogonal in one product.
+
+    A network has some 60 small matrices in a few shapes; one by one they take a fifth of a step on one mixture of 1 s. The
+    state is PyTorch's.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[torch.nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in alike.items():
+                directions = orthogonal(torch.stack([self._update(p, group["momentum"]) for p in parameters]), group)
+                rate = group["lr"] * 0.2 * math.sqrt(max(shape))
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, list(directions.unbind()), alpha=-rate)
+
+    def _update(self, parameter: torch.nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov's direction; moves the average of gradients on."""
+        gradient = parameter.grad
+        assert gradient is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        average: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(average, momentum)
+
+
+def orthogonal(matrices: Tensor, group: dict[str, Any]) -> Tensor:
+    """The nearest orthogonal matrices of ``[n, rows, columns]``, roughly, by Newton and Schulz in BF16."""
+    a, b, c = group["ns_coefficients"]
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
+    for _ in range(group["ns_steps"]):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).float()
+
+
 def optimizers(model: TFMLPNet, kind: str, lr: float) -> list[torch.optim.Optimizer]:
     """``adamw`` for everything, or ``muon`` for the matrices (scaled to AdamW's step size) and AdamW for the rest."""
     options = {"betas": (0.9, 0.98), "weight_decay": 1e-2}
@@ -121,7 +165,7 @@ def optimizers(model: TFMLPNet, kind: str, lr: float) -> list[torch.optim.Optimi
         return [torch.optim.AdamW(model.parameters(), lr, **options)]
     matrices = [p for p in model.parameters() if p.dim() == 2]
     rest = [p for p in model.parameters() if p.dim() != 2]
-    muon = torch.optim.Muon(matrices, lr, momentum=0.95, weight_decay=1e-2, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(matrices, lr, momentum=0.95, weight_decay=1e-2, adjust_lr_fn="match_rms_adamw")
     return [muon, torch.optim.AdamW(rest, lr, **options)]
 
 
@@ -134,8 +178,10 @@ def save(out: Path, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done
 
 
 def save_weights(out: Path, model: TFMLPNet) -> None:
-    """The network's parameters as ``out / "weights.safetensors"``, whole or not at all."""
-    write_whole(out / "weights.safetensors", dumped({k: v.cpu() for k, v in model.state_dict().items()}))
+    """The parameters as ``out / "weights.safetensors"``, as the paper's network has them, whole or not at all."""
+    write_whole(
+        out / "weights.safetensors", dumped({k: v.cpu().contiguous() for k, v in model.ordinary().state_dict().items()})
+    )
 
 
 def hold_memory() -> bool:
@@ -187,6 +233,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--ordered", type=int, default=2500, help="first mixtures: unlike voices, the higher one first")
     parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
     parser.add_argument("--spectral", type=float, default=1.0, help="weight of the spectral error in dB")
+    parser.add_argument("--bins", type=int, default=BINS, help="only the lowest bins, of audio without what is above them")
+    parser.add_argument(
+        "--units", type=int, default=0, help="this many units along frequency, which hear bands; 0: as the paper"
+    )
     parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
     parser.set_defaults(origin=ORIGIN, shown="loss")
     return parser
@@ -205,7 +255,16 @@ def network(args: argparse.Namespace, **other: int) -> TFMLPNet:
     """An untrained network of the sizes in ``args``, or of ``other`` ones; InputError where there is no such network."""
     sizes = {name: getattr(args, name) for name in DIMENSIONS} | other
     Config(**sizes)
-    return TFMLPNet(**sizes).to(args.device)
+    bins, units = getattr(args, "bins", BINS), getattr(args, "units", 0)
+    if not 16 <= bins <= BINS:
+        raise InputError(f"--bins {bins}: give 16 to {BINS}, which is all of them")
+    if not 0 <= units <= bins:
+        raise InputError(f"--units {units}: give 1 to {bins}, the number of bins, or 0 for matrices as the paper has them")
+    if bins < BINS and not units:
+        raise InputError(f"--bins {bins}: fewer bins than {BINS} need --units too, such as 64")
+    if units and sizes["compression"] > 1:
+        raise InputError(f"--units {units}: hears bands as it is; give --compression 1 with it")
+    return TFMLPNet(**sizes, bins=bins, units=units).to(args.device)
 
 
 def framing(config: Config) -> tuple[str, ...]:
@@ -220,7 +279,13 @@ def load_weights(model: TFMLPNet, path: Path, device: str) -> None:
             contained = "refimpl" in (file.metadata() or {})
         if contained and framing(load_container(path).config) != framing(Config()):
             raise InputError(f"{path}: has another window, padding or order of channels than the networks trained here")
-        model.load_state_dict(load_file(path, device=device))
+        state = load_file(path, device=device)
+        if model.reduced():
+            given = TFMLPNet(**model.sizes)
+            given.load_state_dict(state)
+            model.approach(given.to(device))
+        else:
+            model.load_state_dict(state)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -257,9 +322,17 @@ def drawn(corpus: Corpus, args: argparse.Namespace, first: int, ordered: bool) -
     length = int(args.seconds * RATE)
     easy = partial(mixture, corpus, args.seed, length=length, snr=5.0, quietest=-12.0, contrast=1.3, warp=args.warp)
     full = partial(mixture, corpus, args.seed, length=length, snr=args.snr, quietest=args.quietest, warp=args.warp)
-    batch = [(easy if ordered else full)(first + i) for i in range(args.batch)]
+    batch = [audible((easy if ordered else full)(first + i), args) for i in range(args.batch)]
     x, y = (torch.from_numpy(np.stack(part)).to(args.device) for part in zip(*batch, strict=True))
     return x, y
+
+
+def audible(mixed: tuple[np.ndarray, np.ndarray], args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """A mixture and its references without what is above the network's bins."""
+    if getattr(args, "bins", BINS) == BINS:
+        return mixed
+    pair = below(mixed[1], (args.bins - 0.5) * RATE / N_FFT)
+    return pair.sum(0), pair
 
 
 def losses(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
@@ -353,7 +426,7 @@ def train(
         raise InputError(f"--awake {args.awake:g}: not a share of the inputs; give 0 or a number below 1, such as 0.1")
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = open_corpus(args, rank, world)
-    pairs = [listed.mix() for listed in read_list(args.valid)[:40]] if args.valid else []
+    pairs = [audible(listed.mix(), args) for listed in read_list(args.valid)[:40]] if args.valid else []
     model, steppers, done = begin(args)
     for module in model.modules():
         if isinstance(module, Mixer):
