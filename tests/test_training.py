@@ -531,6 +531,25 @@ def test_order_of_speakers_is_the_references(gains: tuple[float, float], signs: 
     assert train.si_sdr(found, given_order).mean() == pytest.approx(train.pit_si_sdr(found, wanted).item(), abs=1e-4)
 
 
+@pytest.mark.parametrize("signs", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_reversed_outputs_are_turned(training: Any, signs: tuple[int, int], ordered: bool) -> None:
+    """Once, behind the warm-up; what is the right way up, or hardly like its reference, stays."""
+    import torch
+
+    from weights.train.model import TFMLPNet
+
+    torch.manual_seed(0)
+    network = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1)
+    x = torch.randn(2, 3000)
+    with torch.no_grad():
+        y = network(x) * torch.tensor(signs)[:, None]
+        training.upright(network, x, y + y.square().mean().sqrt() * torch.randn(y.shape), ordered, 1)
+        torch.testing.assert_close(network(x), y)
+        training.upright(network, x, torch.randn(y.shape), True, 1)
+        torch.testing.assert_close(network(x), y)
+
+
 def test_spectral_error_knows_level_and_polarity(training: Any) -> None:
     """SI-SDR leaves both free, and a network trained on it alone gave one voice with its sign reversed."""
     import torch

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as functional
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as dumped
@@ -399,6 +400,23 @@ def wake(model: TFMLPNet, rate: float, least: float, world: int) -> None:
         mixer.freq1.bias += 2 * rate * (1 - share / least).clamp(min=0)
 
 
+@torch.no_grad()
+def upright(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, world: int) -> None:
+    """Turn the sign of a speaker's output where it is reversed: its cosine with the reference below -0.3, all processes' mean.
+
+    SI-SDR leaves the sign to chance, and once a network separates, the way to the other sign leads through silence.
+    """
+    estimate = model(x).float()
+    y = y if ordered else matched(estimate, y)
+    cosines = functional.cosine_similarity(estimate, y, -1).mean(0)
+    if world > 1:
+        dist.all_reduce(cosines)
+        cosines /= world
+    signs = torch.where(cosines < -0.3, -1.0, 1.0).repeat_interleave(2)
+    model.decoder.weight *= signs[:, None, None]
+    model.decoder.bias *= signs
+
+
 def checkpoint(
     args: argparse.Namespace, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int, gain: float, loss: float
 ) -> None:
@@ -447,6 +465,8 @@ def train(
             wake(model, rate, args.awake, world)
         found.append(separation.item())
         before, done = done, done + args.batch * world
+        if objective is losses and before < args.warmup <= done:
+            upright(model, x, y, ordered, world)
         if rank == 0 and done // 100 != before // 100:
             pace, recent = (done - first) / (time.time() - began), np.mean(found[-50:])
             where = f"{done}/{args.mixtures} mixtures"
