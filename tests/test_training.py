@@ -213,9 +213,9 @@ def test_same_seed_same_losses(training: Any, voices: Path, tmp_path: Path, opti
     assert weights[0] == weights[1] != weights[2]
 
 
-@pytest.mark.parametrize("reduced", [{}, {"bins": 40, "units": 16}])
+@pytest.mark.parametrize("reduced", [{}, {"bins": 40, "units": 16, "average": 0.9}])
 def test_resumed_run_is_the_uninterrupted_one(
-    training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reduced: dict[str, int]
+    training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reduced: dict[str, float]
 ) -> None:
     """Cut off behind a checkpoint and between two, it goes on with the same losses to the same weights."""
     from weights.train.report import LINE
@@ -529,6 +529,65 @@ def test_order_of_speakers_is_the_references(gains: tuple[float, float], signs: 
     found = scale * given_order + 0.1 * given_order.flip(1)
     assert torch.equal(train.matched(found, wanted), given_order)
     assert train.si_sdr(found, given_order).mean() == pytest.approx(train.pit_si_sdr(found, wanted).item(), abs=1e-4)
+
+
+def test_kept_weights_are_the_average(training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step's weights count, the last most: (1 - a) a^(steps ago), and less of the past at first."""
+    import torch
+
+    seen: list[dict[str, Any]] = []
+    average = training.average
+
+    def watched(mean: Any, model: Any, share: float, step: int) -> None:
+        if not seen:
+            seen.append({name: value.clone() for name, value in mean.state_dict().items()})
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        assert step == len(seen) - 2
+        average(mean, model, share, step)
+
+    monkeypatch.setattr(training, "average", watched)
+    training.train(arguments(training, voices, tmp_path, average=0.7, mixtures=100))
+    mean = seen[0]
+    for step, weights in enumerate(seen[1:]):
+        kept = min(0.7, (step + 1) / (step + 10))
+        mean = {name: kept * value + (1 - kept) * weights[name] for name, value in mean.items()}
+    found = load_file(tmp_path / "weights.safetensors")
+    for name, value in mean.items():
+        torch.testing.assert_close(torch.from_numpy(found[name]), value, atol=1e-5, rtol=1e-4)
+    assert any(np.abs(found[name] - value.numpy()).max() > 1e-4 for name, value in seen[-1].items())
+
+
+@pytest.mark.parametrize("share", ["1", "-0.5", "nan"])
+def test_average_is_a_share(
+    training: Any, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], share: str
+) -> None:
+    argv = ["--corpus", str(voices), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--average", share]
+    assert training.main(argv) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: --average {float(share):g}: not a share; give 0 or a number below 1, such as 0.998\n"
+    )
+
+
+@pytest.mark.parametrize("sizes", [{}, {"compression": 2}, {"bins": 40, "units": 8}])
+def test_more_blocks_start_as_fewer(training: Any, tmp_path: Path, sizes: dict[str, int]) -> None:
+    """The blocks behind those of the weights change nothing, and learn from the first step."""
+    import torch
+
+    from weights.train.model import TFMLPNet
+
+    torch.manual_seed(0)
+    few = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1, **sizes)
+    more = TFMLPNet(blocks=3, channels=4, hidden=3, mixers=1, **sizes)
+    training.save_weights(tmp_path, few)
+    training.load_weights(more, tmp_path / "weights.safetensors", "cpu")
+    x = torch.randn(1, 3000) / 10
+    torch.testing.assert_close(more(x), few(x), atol=1e-5, rtol=1e-4)
+    more(x).square().sum().backward()
+    assert all(block.inter_linear.weight.grad.any() and block.intra_linear.bias.grad.any() for block in more.blocks[1:])
+    with pytest.raises(InputError, match=r"weights\.safetensors: cannot be read as the weights of such a network"):
+        training.save_weights(tmp_path, more)
+        training.load_weights(few, tmp_path / "weights.safetensors", "cpu")
 
 
 @pytest.mark.parametrize("signs", [(1, 1), (-1, 1), (1, -1), (-1, -1)])

@@ -84,6 +84,10 @@ class Mixer(nn.Module):
         self.chan1 = nn.Linear(channels, channels)
         self.chan2 = nn.Linear(channels, channels)
 
+    def take(self, given: Mixer) -> None:
+        """Become the ordinary mixer ``given``."""
+        self.load_state_dict(given.state_dict())
+
     def inward(self, x: Tensor) -> Tensor:
         """The first product along frequency, ``[..., bins]`` to ``[..., units]``."""
         return self.freq1(x)
@@ -150,7 +154,7 @@ class BandMixer(Mixer):
         return found
 
     @torch.no_grad()
-    def approach(self, given: Mixer) -> None:
+    def take(self, given: Mixer) -> None:
         """Become the ordinary mixer ``given`` as nearly as its units of the largest products of norms, seen in bands, allow."""
         self.chan1.load_state_dict(given.chan1.state_dict())
         self.chan2.load_state_dict(given.chan2.state_dict())
@@ -203,6 +207,15 @@ class Block(nn.Module):
         memory = torch.linspace(0, 5, hidden)  # log odds of keeping a cell's value: from 2 to 150 frames
         self.lstm.bias_ih_l0[hidden : 2 * hidden] += memory
         self.lstm.bias_ih_l0[:hidden] -= memory / 2  # a cell that keeps more takes in less
+
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Add nothing in either stage, to begin with."""
+        for layer in (self.intra_linear, self.inter_linear):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        if self.compression > 1:
+            self.expand.bias.zero_()
 
     def recur(self, x: Tensor) -> Tensor:
         """The LSTM over time, each bin a sequence of its own; in BF16 where autocast is on."""
@@ -326,9 +339,11 @@ class TFMLPNet(nn.Module):
         return found
 
     @torch.no_grad()
-    def approach(self, given: TFMLPNet) -> None:
-        """Take the parameters of the paper's network ``given``, as far as a reduced one has them."""
+    def take(self, given: TFMLPNet) -> None:
+        """Go on from the paper's network ``given``: as far as a reduced one can; blocks behind its own add nothing."""
         self.load_state_dict({k: v for k, v in given.state_dict().items() if ".mixers." not in k}, strict=False)
-        for block, other in zip(self.blocks, given.blocks, strict=True):
+        for block, other in zip(self.blocks, given.blocks, strict=False):
             for mixer, its in zip(block.mixers, other.mixers, strict=True):
-                mixer.approach(its)
+                mixer.take(its)
+        for block in self.blocks[len(given.blocks) :]:
+            block.silence()

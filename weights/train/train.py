@@ -7,6 +7,7 @@ The run resumes by itself from ``RUN/checkpoint.pt``. Start one process per core
 from __future__ import annotations
 
 import argparse
+import copy
 import ctypes
 import math
 import os
@@ -170,12 +171,13 @@ def optimizers(model: TFMLPNet, kind: str, lr: float) -> list[torch.optim.Optimi
     return [muon, torch.optim.AdamW(rest, lr, **options)]
 
 
-def save(out: Path, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int, origin: str) -> None:
+def save(out: Path, model: TFMLPNet, mean: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int, origin: str) -> None:
     partial = out / "checkpoint.partial"
     states = [stepper.state_dict() for stepper in steppers]
-    torch.save({"model": model.state_dict(), "optimizers": states, "done": done, "origin": origin}, partial)
+    kept = {"model": model.state_dict(), "optimizers": states, "done": done, "origin": origin}
+    torch.save(kept if mean is model else {**kept, "mean": mean.state_dict()}, partial)
     partial.rename(out / "checkpoint.pt")
-    save_weights(out, model)
+    save_weights(out, mean)
 
 
 def save_weights(out: Path, model: TFMLPNet) -> None:
@@ -223,6 +225,9 @@ def schedule_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decay", type=float, default=0.3, help="share of the schedule that decays")
     parser.add_argument("--clip", type=float, default=1.0, help="norm of each process's gradient")
     parser.add_argument("--awake", type=float, default=0.0, help="raise units along frequency active on less than this share")
+    parser.add_argument(
+        "--average", type=float, default=0.0, help="validate and keep weights averaged over steps, such as 0.998"
+    )
     parser.add_argument("--every", type=int, default=1000, help="mixtures between validations and checkpoints")
 
 
@@ -274,19 +279,20 @@ def framing(config: Config) -> tuple[str, ...]:
 
 
 def load_weights(model: TFMLPNet, path: Path, device: str) -> None:
-    """A container's or state dict's parameters into ``model``; InputError where it cannot be read or is of another network."""
+    """A container's or state dict's parameters into ``model``; InputError where it cannot be read or is of another network.
+
+    Fewer blocks are such a network too: those behind them add nothing to begin with.
+    """
     try:
         with safe_open(path, "numpy") as file:
             contained = "refimpl" in (file.metadata() or {})
         if contained and framing(load_container(path).config) != framing(Config()):
             raise InputError(f"{path}: has another window, padding or order of channels than the networks trained here")
         state = load_file(path, device=device)
-        if model.reduced():
-            given = TFMLPNet(**model.sizes)
-            given.load_state_dict(state)
-            model.approach(given.to(device))
-        else:
-            model.load_state_dict(state)
+        blocks = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+        given = TFMLPNet(**{**model.sizes, "blocks": min(blocks, model.sizes["blocks"])}).to(device)
+        given.load_state_dict(state)
+        model.take(given)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -316,6 +322,24 @@ def start(args: argparse.Namespace) -> Begun:
     for stepper, kept in zip(steppers, state["optimizers"], strict=True):
         stepper.load_state_dict(kept)
     return model, steppers, state["done"]
+
+
+def averaged(args: argparse.Namespace, model: TFMLPNet) -> TFMLPNet:
+    """What is validated and kept: with ``--average`` the running mean of ``model`` as the checkpoint has it, else ``model``."""
+    if not args.average:
+        return model
+    mean = copy.deepcopy(model)
+    if (args.out / "checkpoint.pt").exists():
+        state = torch.load(args.out / "checkpoint.pt", map_location=args.device, weights_only=True)
+        mean.load_state_dict(state.get("mean", state["model"]))
+    return mean
+
+
+@torch.no_grad()
+def average(mean: TFMLPNet, model: TFMLPNet, share: float, step: int) -> None:
+    """Move ``mean`` on after a step: old weights keep ``share``, at the beginning less, for the start is soon left behind."""
+    kept = min(share, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), 1 - kept)
 
 
 def drawn(corpus: Corpus, args: argparse.Namespace, first: int, ordered: bool) -> tuple[Tensor, Tensor]:
@@ -418,10 +442,16 @@ def upright(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, world: int) ->
 
 
 def checkpoint(
-    args: argparse.Namespace, model: TFMLPNet, steppers: list[torch.optim.Optimizer], done: int, gain: float, loss: float
+    args: argparse.Namespace,
+    model: TFMLPNet,
+    mean: TFMLPNet,
+    steppers: list[torch.optim.Optimizer],
+    done: int,
+    gain: float,
+    loss: float,
 ) -> None:
     """Save the run and add its line to ``log.txt``."""
-    save(args.out, model, steppers, done, args.origin)
+    save(args.out, model, mean, steppers, done, args.origin)
     line = f"{done} mixtures: validation SI-SDRi {gain:.2f} dB, {args.shown} {loss:.2f}"
     print(line, flush=True)
     with (args.out / "log.txt").open("a") as log:
@@ -442,6 +472,8 @@ def train(
     """
     if args.awake != 0 and not 1e-6 <= args.awake < 1:
         raise InputError(f"--awake {args.awake:g}: not a share of the inputs; give 0 or a number below 1, such as 0.1")
+    if not 0 <= args.average < 1:
+        raise InputError(f"--average {args.average:g}: not a share; give 0 or a number below 1, such as 0.998")
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = open_corpus(args, rank, world)
     pairs = [audible(listed.mix(), args) for listed in read_list(args.valid)[:40]] if args.valid else []
@@ -452,6 +484,7 @@ def train(
     if world > 1:
         for parameter in model.parameters():
             dist.broadcast(parameter.data, 0)  # only gradients are shared from here on
+    mean = averaged(args, model)
     found: list[float] = []
     began, first = time.time(), done
     while done < args.mixtures:
@@ -467,14 +500,16 @@ def train(
         before, done = done, done + args.batch * world
         if objective is losses and before < args.warmup <= done:
             upright(model, x, y, ordered, world)
+        if mean is not model:
+            average(mean, model, args.average, before // (args.batch * world))
         if rank == 0 and done // 100 != before // 100:
             pace, recent = (done - first) / (time.time() - began), np.mean(found[-50:])
             where = f"{done}/{args.mixtures} mixtures"
             print(f"{where}  {args.shown} {recent:.2f}  norm {norm:.1f}  lr {rate:.2e}  {pace:.2f}/s", flush=True)
         if done // args.every != before // args.every or done >= args.mixtures:
-            gain = validate(model, pairs, rank, world, args.device) if pairs else math.nan
+            gain = validate(mean, pairs, rank, world, args.device) if pairs else math.nan
             if rank == 0:
-                checkpoint(args, model, steppers, done, gain, float(np.mean(found[-250:])))
+                checkpoint(args, model, mean, steppers, done, gain, float(np.mean(found[-250:])))
     return found
 
 
