@@ -580,14 +580,17 @@ def test_more_blocks_start_as_fewer(training: Any, tmp_path: Path, sizes: dict[s
     few = TFMLPNet(blocks=1, channels=4, hidden=3, mixers=1, **sizes)
     more = TFMLPNet(blocks=3, channels=4, hidden=3, mixers=1, **sizes)
     training.save_weights(tmp_path, few)
-    training.load_weights(more, tmp_path / "weights.safetensors", "cpu")
+    weights = tmp_path / "weights.safetensors"
+    with pytest.raises(InputError, match=r"weights\.safetensors: cannot be read as the weights of such a network"):
+        training.load_weights(more, weights, "cpu")
+    training.load_weights(more, weights, "cpu", grow=True)
     x = torch.randn(1, 3000) / 10
     torch.testing.assert_close(more(x), few(x), atol=1e-5, rtol=1e-4)
     more(x).square().sum().backward()
     assert all(block.inter_linear.weight.grad.any() and block.intra_linear.bias.grad.any() for block in more.blocks[1:])
+    training.save_weights(tmp_path, more)
     with pytest.raises(InputError, match=r"weights\.safetensors: cannot be read as the weights of such a network"):
-        training.save_weights(tmp_path, more)
-        training.load_weights(few, tmp_path / "weights.safetensors", "cpu")
+        training.load_weights(few, weights, "cpu", grow=True)
 
 
 @pytest.mark.parametrize("signs", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
@@ -607,6 +610,23 @@ def test_reversed_outputs_are_turned(training: Any, signs: tuple[int, int], orde
         torch.testing.assert_close(network(x), y)
         training.upright(network, x, torch.randn(y.shape), True, 1)
         torch.testing.assert_close(network(x), y)
+
+
+def test_outputs_are_turned_once(training: Any, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the warm-up of 8 mixtures, two a step, whether or not the run is cut off behind it."""
+    turned: list[int] = []
+    descend, steps = training.descend, 0
+
+    def counted(*inputs: Any) -> float:
+        nonlocal steps
+        steps += 1
+        return float(descend(*inputs))
+
+    monkeypatch.setattr(training, "descend", counted)
+    monkeypatch.setattr(training, "upright", lambda *inputs: turned.append(steps))
+    training.train(arguments(training, voices, tmp_path, mixtures=20))
+    training.train(arguments(training, voices, tmp_path, mixtures=40))
+    assert turned == [4] and steps == 20
 
 
 def test_spectral_error_knows_level_and_polarity(training: Any) -> None:

@@ -278,10 +278,10 @@ def framing(config: Config) -> tuple[str, ...]:
     return config.window, config.frequency_padding, config.channel_order
 
 
-def load_weights(model: TFMLPNet, path: Path, device: str) -> None:
+def load_weights(model: TFMLPNet, path: Path, device: str, grow: bool = False) -> None:
     """A container's or state dict's parameters into ``model``; InputError where it cannot be read or is of another network.
 
-    Fewer blocks are such a network too: those behind them add nothing to begin with.
+    To ``grow`` is to take one of fewer blocks too: those behind its own add nothing to begin with.
     """
     try:
         with safe_open(path, "numpy") as file:
@@ -290,7 +290,8 @@ def load_weights(model: TFMLPNet, path: Path, device: str) -> None:
             raise InputError(f"{path}: has another window, padding or order of channels than the networks trained here")
         state = load_file(path, device=device)
         blocks = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-        given = TFMLPNet(**{**model.sizes, "blocks": min(blocks, model.sizes["blocks"])}).to(device)
+        fewer = {"blocks": blocks} if grow and blocks < len(model.blocks) else {}
+        given = TFMLPNet(**{**model.sizes, **fewer}).to(device)
         given.load_state_dict(state)
         model.take(given)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -310,7 +311,7 @@ def start(args: argparse.Namespace) -> Begun:
     steppers = optimizers(model, args.optimizer, args.lr)
     if not (args.out / "checkpoint.pt").exists():
         if getattr(args, "init", None):
-            load_weights(model, args.init, args.device)
+            load_weights(model, args.init, args.device, grow=True)
         return model, steppers, 0
     state = torch.load(args.out / "checkpoint.pt", map_location=args.device, weights_only=True)
     if state.get("origin", ORIGIN) != args.origin:
