@@ -329,27 +329,28 @@ def test_an_untrained_mixer_leaves_every_bin_to_itself(training: Any) -> None:
 # A reduced network to start with
 
 
-@given(bins=st.integers(16, 200))
-def test_bands_share_every_bin(bins: int) -> None:
+@given(bins=st.integers(16, 200), widening=st.sampled_from([1, 1.02, 13 / 12, 1.5]))
+def test_bands_share_every_bin(bins: int, widening: float) -> None:
     """Weights of a bin's bands are positive and add up to one; no band lacks a bin; they widen upwards from one bin."""
     pytest.importorskip("torch")
     from weights.train.model import bands
 
-    spread = bands(bins).double().numpy()
+    spread = bands(bins, widening).double().numpy()
+    assert widening > 1 or np.array_equal(spread, np.eye(bins))
     assert (spread >= 0).all() and np.allclose(spread.sum(1), 1, atol=1e-6) and ((spread > 0).sum(1) <= 2).all()
     assert spread.max(0).min() > 0
     centres = (np.arange(bins)[:, None] * spread).sum(0) / spread.sum(0)
     assert centres[0] < 0.5 and (np.diff(centres) > 0.5).all() and np.linalg.matrix_rank(spread) == spread.shape[1]
 
 
-def reduced_network(bins: int, units: int, seed: int = 0) -> Any:
+def reduced_network(bins: int, units: int, seed: int = 0, **more: float) -> Any:
     """A reduced network of two blocks that mixes frequencies."""
     import torch
 
     from weights.train.model import TFMLPNet
 
     torch.manual_seed(seed)
-    network = TFMLPNet(blocks=2, channels=4, hidden=3, mixers=2, bins=bins, units=units)
+    network = TFMLPNet(blocks=2, channels=4, hidden=3, mixers=2, bins=bins, units=units, **more)
     for name, parameter in network.named_parameters():
         if ".freq" in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -396,6 +397,9 @@ def test_reduced_network_takes_what_it_can_of_an_ordinary_one(training: Any, tmp
     training.load_weights(other, tmp_path / "weights.safetensors", "cpu")
     x = torch.randn(1, 3000) / 10
     torch.testing.assert_close(other(x), reduced(x), atol=1e-4, rtol=1e-3)
+    finer = reduced_network(bins, 20, seed=2, widening=1)
+    training.load_weights(finer, tmp_path / "weights.safetensors", "cpu")
+    torch.testing.assert_close(finer(x), reduced(x), atol=1e-4, rtol=1e-3)  # what bands can say, single bins can
 
 
 def test_reduced_network_hears_its_bins_only(training: Any, voices: Path, tmp_path: Path) -> None:
@@ -425,6 +429,7 @@ def test_reduced_recipe(training: Any, voices: Path, tmp_path: Path) -> None:
         ({"bins": 64}, "--bins 64: fewer bins than 129 need --units too, such as 64"),
         ({"bins": 64, "units": 65}, "--units 65: give 1 to 64"),
         ({"units": -1}, "--units -1: give 1 to 129"),
+        ({"units": 64, "widening": 0.9}, "--widening 0.9: give 1, where every bin is a band of its own, to 2"),
         ({"units": 64, "compression": 2}, "--units 64: hears bands as it is; give --compression 1 with it"),
     ],
 )

@@ -22,7 +22,7 @@ N_FFT = BACK_PAD + HOP + FRONT_PAD
 SYNTHESIS = HOP + FRONT_PAD
 BINS = N_FFT // 2 + 1
 GAIN = 1.7  # of a Linear's initial weights over PyTorch's
-FINEST, WIDENING = 12, 13 / 12  # band centres are FINEST * (WIDENING^j - 1): one bin apart at the bottom, a twelfth more each
+WIDENING = 13 / 12  # of bands, from one to the next; the lowest are one bin apart
 
 
 def analysis_window(name: str) -> Tensor:
@@ -46,10 +46,15 @@ def synthesis_window(analysis: Tensor) -> Tensor:
     return window
 
 
-def bands(bins: int) -> Tensor:
-    """``[bins, K]``: triangles over frequency, from each centre to its neighbours, that add up to one in every bin."""
-    count = 2 + int(math.log((bins - 2) / FINEST + 1) / math.log(WIDENING))
-    centres = FINEST * (WIDENING ** torch.arange(count, dtype=torch.float64) - 1)
+def bands(bins: int, widening: float = WIDENING) -> Tensor:
+    """``[bins, K]``: triangles over frequency, from each centre to its neighbours, that add up to one in every bin.
+
+    Centres are one bin apart at the bottom, then ``widening`` times farther each; with 1 every bin is a band of its own.
+    """
+    if widening == 1:
+        return torch.eye(bins)
+    count = 2 + int(math.log((bins - 2) * (widening - 1) + 1) / math.log(widening))
+    centres = (widening ** torch.arange(count, dtype=torch.float64) - 1) / (widening - 1)
     at = torch.arange(bins, dtype=torch.float64)[:, None]
     rising = (at - centres[:-1]) / centres.diff()
     return (functional.pad(rising, (1, 0), value=1.0).clamp(0, 1) - functional.pad(rising, (0, 1)).clamp(0, 1)).float()
@@ -115,9 +120,9 @@ class BandMixer(Mixer):
     spread: Tensor
     pooled: Tensor
 
-    def __init__(self, bins: int, channels: int, units: int) -> None:
+    def __init__(self, bins: int, channels: int, units: int, widening: float = WIDENING) -> None:
         super().__init__(bins, channels)
-        spread = bands(bins)
+        spread = bands(bins, widening)
         self.register_buffer("spread", spread, persistent=False)
         self.register_buffer("pooled", (spread / spread.norm(dim=0)).T.contiguous(), persistent=False)
         self.freq1 = nn.Linear(spread.shape[1], units)
@@ -172,7 +177,16 @@ class BandMixer(Mixer):
 class Block(nn.Module):
     """One MLPNet block: spectral stage (mixers), then temporal stage (LSTM per bin), each with its residual."""
 
-    def __init__(self, bins: int, channels: int, hidden: int, mixers: int, compression: int, units: int = 0) -> None:
+    def __init__(
+        self,
+        bins: int,
+        channels: int,
+        hidden: int,
+        mixers: int,
+        compression: int,
+        units: int = 0,
+        widening: float = WIDENING,
+    ) -> None:
         super().__init__()
         inner = bins // compression
         self.compression = compression
@@ -182,7 +196,7 @@ class Block(nn.Module):
                 channels, channels, compression, compression, output_padding=bins - compression * inner
             )
         self.mixers = nn.ModuleList(
-            BandMixer(inner, channels, units) if units else Mixer(inner, channels) for _ in range(mixers)
+            BandMixer(inner, channels, units, widening) if units else Mixer(inner, channels) for _ in range(mixers)
         )
         self.intra_linear = nn.Linear(channels, channels)
         self.lstm = nn.LSTM(channels, hidden)
@@ -272,6 +286,7 @@ class TFMLPNet(nn.Module):
         window: str = "hann",
         bins: int = BINS,
         units: int = 0,
+        widening: float = WIDENING,
     ) -> None:
         super().__init__()
         self.speakers = speakers
@@ -286,7 +301,9 @@ class TFMLPNet(nn.Module):
         }
         self.window = window
         self.encoder = nn.Conv2d(2, channels, 3)
-        self.blocks = nn.ModuleList(Block(bins, channels, hidden, mixers, compression, units) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            Block(bins, channels, hidden, mixers, compression, units, widening) for _ in range(blocks)
+        )
         self.decoder = nn.ConvTranspose2d(channels, 2 * speakers, 3, padding=(0, 1))
         analysis = analysis_window(window)
         self.register_buffer("analysis", analysis.float(), persistent=False)

@@ -32,7 +32,7 @@ from refimpl.errors import InputError
 from refimpl.networks.tf_mlpnet import Config
 from refimpl.weights_io import load_container, write_whole
 from weights.train.data import RATE, Corpus, below, mixture, read_list
-from weights.train.model import BINS, N_FFT, Mixer, TFMLPNet
+from weights.train.model import BINS, N_FFT, WIDENING, Mixer, TFMLPNet
 
 ORIGIN = "weights.train.train"
 DIMENSIONS = {"blocks": 6, "channels": 32, "hidden": 32, "mixers": 2, "compression": 1}
@@ -243,6 +243,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--units", type=int, default=0, help="this many units along frequency, which hear bands; 0: as the paper"
     )
+    parser.add_argument(
+        "--widening", type=float, default=WIDENING, help="of the bands of --units, upwards; 1: every bin on its own"
+    )
     parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
     parser.set_defaults(origin=ORIGIN, shown="loss")
     return parser
@@ -261,7 +264,7 @@ def network(args: argparse.Namespace, **other: int) -> TFMLPNet:
     """An untrained network of the sizes in ``args``, or of ``other`` ones; InputError where there is no such network."""
     sizes = {name: getattr(args, name) for name in DIMENSIONS} | other
     Config(**sizes)
-    bins, units = getattr(args, "bins", BINS), getattr(args, "units", 0)
+    bins, units, widening = getattr(args, "bins", BINS), getattr(args, "units", 0), getattr(args, "widening", WIDENING)
     if not 16 <= bins <= BINS:
         raise InputError(f"--bins {bins}: give 16 to {BINS}, which is all of them")
     if not 0 <= units <= bins:
@@ -270,7 +273,9 @@ def network(args: argparse.Namespace, **other: int) -> TFMLPNet:
         raise InputError(f"--bins {bins}: fewer bins than {BINS} need --units too, such as 64")
     if units and sizes["compression"] > 1:
         raise InputError(f"--units {units}: hears bands as it is; give --compression 1 with it")
-    return TFMLPNet(**sizes, bins=bins, units=units).to(args.device)
+    if not 1 <= widening <= 2:
+        raise InputError(f"--widening {widening:g}: give 1, where every bin is a band of its own, to 2")
+    return TFMLPNet(**sizes, bins=bins, units=units, widening=widening).to(args.device)
 
 
 def framing(config: Config) -> tuple[str, ...]:
