@@ -301,9 +301,7 @@ class TFMLPNet(nn.Module):
         }
         self.window = window
         self.encoder = nn.Conv2d(2, channels, 3)
-        self.blocks = nn.ModuleList(
-            Block(bins, channels, hidden, mixers, compression, units, widening) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(Block(bins, channels, hidden, mixers, compression, units, widening) for _ in range(blocks))
         self.decoder = nn.ConvTranspose2d(channels, 2 * speakers, 3, padding=(0, 1))
         analysis = analysis_window(window)
         self.register_buffer("analysis", analysis.float(), persistent=False)
