@@ -207,9 +207,9 @@ def multiplier_search(ratio: Array, bits: int, largest_shift: int, multiplier: A
 
 
 def ratio_of_scales(ratio: Array, profile: str, multiplier: Array, shift: Array) -> None:
-    b = _builder({}, {}, {}, profile)
+    limits = profile_named(profile).multiplier_bits, profile_named(profile).largest_shift
     for i in range(ratio.size):
-        multiplier[i], shift[i] = b._ratio(float(ratio[i]))
+        multiplier[i], shift[i] = scheme.sdk_multiplier(float(ratio[i]), *limits)
 
 
 def common_shift_multipliers(ratio: Array, bound: Array, multiplier: Array, shift: Array) -> None:

@@ -12,22 +12,25 @@ from refimpl.networks import tf_mlpnet
 from refimpl.presets import NAMES, load_preset
 from refimpl.profiles import GAP9
 from refimpl.quantization.observers import Observer
+from refimpl.quantization.offsets import without_offset
 from refimpl.session import BLOCK, frames_of
 from refimpl.weights_io import Container
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # A cell is read by tanh alone, whose 8-bit codes end where |x| is 3.1. Cells of trained weights run to 100 in some bins, and
-# codes that reach so far are too coarse to add up what one frame brings. The cell's own squared error is blind to both.
-CELLS = (".lstm.fc", ".lstm.c")
-CELL = 4.0
+# codes that reach so far are too coarse to add up what one frame brings. The cell's own squared error is blind to both. What a
+# frame brings, i * g, is within 1. Three times that for the cell makes the SDK add exactly, by multipliers 3 and 85/256;
+# powers of two round half up by few bits, an eighth of a code too high each frame, which a cell of long memory adds up.
+CELL = 3.0
+BROUGHT = 1.0
 
 
 def calibrate(container: Container, clips: Iterable[Array], method_8: str = "mse", method_16: str = "minmax") -> Container:
     """The container with ranges for every tensor of every shipped preset, observed on ``clips`` (int16 [n] each).
 
-    8-bit and 16-bit ranges are chosen by their own method (see ``observers``). An 8-bit range of an LSTM's cell ends at +-4 at
-    most, unless the method is ``minmax``.
+    8-bit and 16-bit ranges are chosen by their own method (see ``observers``). Unless it is ``minmax``, an LSTM's cell has
+    the 8-bit ranges of :func:`cell_ranges`, and those of sums are up to 1/32 wider (see ``offsets``).
     """
     program = tf_mlpnet.build(container.config, container.weights, {}, load_preset("fp32"), GAP9)
     names = [name for name, t in program.tensors.items() if t.format.kind == "f32" and not name.startswith("istft")]
@@ -41,6 +44,22 @@ def calibrate(container: Container, clips: Iterable[Array], method_8: str = "mse
     ranges: Mapping[int, str] = {8: method_8, 16: method_16}
     found = {bits: {n: o.range(method, bits) for n, o in observers.items()} for bits, method in ranges.items()}
     if method_8 != "minmax":
-        cells = {name: span for name, span in found[8].items() if name.endswith(CELLS)}
-        found[8] |= {name: (max(low, -CELL), min(high, CELL)) for name, (low, high) in cells.items()}
+        eight = found[8]
+        for name in [name.removesuffix(".ig") for name in eight if name.endswith(".lstm.ig")]:
+            eight |= cell_ranges(eight, name)
+        for step in program.steps:
+            if step.operator == "add_f32":
+                a, b = (eight[ref.tensor] for ref in step.inputs)
+                eight[step.outputs[0]] = without_offset(a, b, eight[step.outputs[0]])
     return replace(container, ranges=found, presets=NAMES)
+
+
+def cell_ranges(ranges: Mapping[str, tuple[float, float]], lstm: str) -> dict[str, tuple[float, float]]:
+    """8-bit ranges of an LSTM's cell: those of ``ig``, ``fc`` and ``c`` are +-u, +-3u and +-3u.
+
+    u is 1, or less where the ``ranges`` of all three let it.
+    """
+    largest = {short: max(-ranges[f"{lstm}.{short}"][0], ranges[f"{lstm}.{short}"][1]) for short in ("ig", "fc", "c")}
+    ratio = CELL / BROUGHT
+    u = min(BROUGHT, max(largest["ig"], largest["fc"] / ratio, largest["c"] / ratio))
+    return {f"{lstm}.ig": (-u, u), f"{lstm}.fc": (-ratio * u, ratio * u), f"{lstm}.c": (-ratio * u, ratio * u)}

@@ -34,6 +34,7 @@ from refimpl.quantization.scheme import (
     q31_multiplier,
     quantize_layer,
     quantize_weights,
+    sdk_multiplier,
     symmetric_format,
 )
 from refimpl.session import frames_of
@@ -244,7 +245,7 @@ def multiplier_search(given: Values) -> Values:
 
 
 def beyond(given: Values) -> Values:
-    found = [builder({}, {})._ratio(ratio) for ratio in given["ratios"]]
+    found = [sdk_multiplier(ratio, GAP9.multiplier_bits, GAP9.largest_shift) for ratio in given["ratios"]]
     return {"M": [m for m, _ in found], "n": [n for _, n in found]}
 
 

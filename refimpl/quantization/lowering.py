@@ -33,6 +33,7 @@ from refimpl.quantization.scheme import (
     quantize_layer,
     quantize_weights,
     symmetric_format,
+    two_stage_constants,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -243,11 +244,8 @@ class Builder:
         """Constants of SPEC E-1: Ma / 2^na ~ Sa / Sb, Mo / 2^no ~ Sb / So, and the bias of the three zero points."""
         if b.format.scale > a.format.scale:
             a, b = b, a
-        sa, sb, so = a.format.scale, b.format.scale, y.format.scale
-        za, zb, zo = (t.format.zero_point + 128 for t in (a, b, y))
-        ma, na = self._ratio(sa / sb)
-        mo, no = self._ratio(sb / so)
-        bias = int(np.rint(zo - (sb / so) * (zb + (sa / sb) * za)))
+        limits = self.profile.multiplier_bits, self.profile.largest_shift
+        ma, na, mo, no, bias = two_stage_constants(a.format, b.format, y.format, *limits)
         scaled = (255 * ma + ((1 << na) >> 1)) >> na
         total = (scaled + 255) * mo + ((1 << no) >> 1)
         self._prove(name, "sum", total, 32)
@@ -281,11 +279,6 @@ class Builder:
         total = sum(m * bound for m, bound in zip(multipliers, bounds, strict=True)) + ((1 << n) >> 1)
         self._prove(name, "sum", total, 32)
         return multipliers, n
-
-    def _ratio(self, ratio: float) -> tuple[int, int]:
-        """A multiplier for a ratio of scales (SPEC G-1); beyond its bits the integer nearest, shift 0 (SPEC G-4)."""
-        m, n = frexp_multiplier(ratio, self.profile.multiplier_bits, self.profile.largest_shift)
-        return (m, n) if n >= 0 else (math.floor(ratio + 0.5), 0)
 
     def multiply(self, name: str, a: Tensor, b: Tensor, past: int = 0, loop: str = "") -> Tensor:
         """``a * b`` (SPEC E-3, E-6, E-8, E-11); with ``past`` = 1, b is the previous frame's."""

@@ -95,6 +95,24 @@ def frexp_multiplier(ratio: float, bits: int, largest_shift: int) -> tuple[int, 
         b -= 1
 
 
+def sdk_multiplier(ratio: float, bits: int, largest_shift: int) -> tuple[int, int]:
+    """:func:`frexp_multiplier`, and beyond its bits the integer nearest with shift 0 (SPEC G-4)."""
+    multiplier, shift = frexp_multiplier(ratio, bits, largest_shift)
+    return (multiplier, shift) if shift >= 0 else (math.floor(ratio + 0.5), 0)
+
+
+def two_stage_constants(a: Format, b: Format, y: Format, bits: int, largest_shift: int) -> tuple[int, int, int, int, int]:
+    """(Ma, na, Mo, no, bias) of SPEC E-1, a being the input of the larger scale.
+
+    ``Ma / 2^na ~ Sa / Sb``, ``Mo / 2^no ~ Sb / So``, and the bias of the three zero points.
+    """
+    za, zb, zo = (form.zero_point + 128 for form in (a, b, y))
+    first, second = a.scale / b.scale, b.scale / y.scale
+    ma, na = sdk_multiplier(first, bits, largest_shift)
+    mo, no = sdk_multiplier(second, bits, largest_shift)
+    return ma, na, mo, no, int(np.rint(zo - second * (zb + first * za)))
+
+
 def q31_multiplier(ratio: float) -> tuple[int, int]:
     """``ratio ~ M / 2^n`` with M in [2^30, 2^31), TFLite's QuantizeMultiplier (SPEC G-8); (0, 31) for ratios below 2^-32.
 
