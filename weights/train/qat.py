@@ -158,12 +158,12 @@ def identity(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names} | {"weights": load_container(args.weights).digest}
 
 
-def card(run: Run, container: Container, command: str) -> dict[str, Any]:
+def card(run: Run, container: Container) -> dict[str, Any]:
     """The exported container's card: that of the start, and how it was trained from there."""
     args = run.args
     facts = {
         "preset": args.preset,
-        "command": command,
+        "command": told(args),
         "mixtures": run.done,
         "steps": run.done // (args.batch * run.world),
         "processes": run.world,
@@ -186,7 +186,26 @@ def begin(args: argparse.Namespace, container: Container, rank: int = 0, world: 
     return run
 
 
+PLACES = {"corpus": "FOLDER", "valid": "LIST.csv", "out": "RUN"}
+
+
+def told(args: argparse.Namespace) -> str:
+    """The command that ``args`` are of, for a card: what differs from the defaults, and no path of this machine."""
+    words = []
+    for name, value in vars(args).items():
+        if value == arguments_parser().get_default(name) or name == "cache":
+            continue
+        if isinstance(value, Path):
+            value = PLACES.get(name, value.name if value.is_absolute() else value.as_posix())
+        words += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
+    return "python -m weights.train.qat " + shlex.join(words)
+
+
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    return arguments_parser().parse_args(argv)
+
+
+def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="calibrated container to start from; its floats teach")
     parser.add_argument("--preset", default="mixmlp", help="a shipped preset, or a preset file")
@@ -215,10 +234,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=500, help="mixtures between validations and checkpoints")
     parser.add_argument("--report", type=int, default=50, help="mixtures between progress lines")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args(argv)
+    return parser
 
 
-def train(args: argparse.Namespace, command: str, rank: int = 0, world: int = 1) -> list[float]:
+def train(args: argparse.Namespace, rank: int = 0, world: int = 1) -> list[float]:
     """The run from where it stands to its end, with a validation before the first step; returns each step's loss."""
     args.out.mkdir(parents=True, exist_ok=True)
     container = load_container(args.weights)
@@ -238,7 +257,7 @@ def train(args: argparse.Namespace, command: str, rank: int = 0, world: int = 1)
         if run.done // args.every != before // args.every or run.done >= args.mixtures:
             judge(run, pairs)
             if rank == 0:
-                run.save(card(run, container, command))
+                run.save(card(run, container))
     return found
 
 
@@ -254,12 +273,7 @@ def judge(run: Run, pairs: list[Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    def body() -> int:
-        words = sys.argv[1:] if argv is None else [str(word) for word in argv]
-        command = "python -m weights.train.qat " + shlex.join(words)
-        return distributed(arguments(argv), lambda args, rank, world: train(args, command, rank, world))
-
-    return guarded(body)
+    return guarded(lambda: distributed(arguments(argv), train))
 
 
 if __name__ == "__main__":
