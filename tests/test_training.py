@@ -402,6 +402,32 @@ def test_reduced_network_takes_what_it_can_of_an_ordinary_one(training: Any, tmp
     torch.testing.assert_close(finer(x), reduced(x), atol=1e-4, rtol=1e-3)  # what bands can say, single bins can
 
 
+def test_the_bins_above_come_back(training: Any, tmp_path: Path) -> None:
+    """Below for a while, then all bins again: what the weights began from is there still, where they have not moved."""
+    import torch
+
+    whole = reduced_network(129, 20, seed=3, widening=1)
+    training.save_weights(tmp_path, whole)
+    (tmp_path / "weights.safetensors").rename(tmp_path / "whole.safetensors")
+    below = reduced_network(40, 12, widening=1)
+    training.load_weights(below, tmp_path / "whole.safetensors", "cpu")
+    training.save_weights(tmp_path, below)
+    back, again = reduced_network(129, 12, seed=1, widening=1), reduced_network(40, 12, seed=1, widening=1)
+    files = tmp_path / "weights.safetensors", tmp_path / "whole.safetensors"
+    training.load_weights(back, files[0], "cpu", above=files[1])
+    training.load_weights(again, files[0], "cpu", above=files[1])
+    x = torch.randn(1, 3000) / 10
+    torch.testing.assert_close(again(x), below(x), atol=1e-4, rtol=1e-3)
+    for mine, its in zip(back.blocks, whole.blocks, strict=True):
+        for mixer, other in zip(mine.mixers, its.mixers, strict=True):
+            w1, w2 = other.freq1.weight, other.freq2.weight
+            kept = [u for u in range(20) if any(torch.allclose(w1[u], row, atol=1e-5) for row in mixer.freq1.weight)]
+            assert len(kept) == 12
+            torch.testing.assert_close(mixer.freq1.weight, w1[kept], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(mixer.freq2.weight, w2[:, kept], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(mixer.freq2.bias, other.freq2.bias, atol=1e-5, rtol=1e-4)
+
+
 def test_reduced_network_hears_its_bins_only(training: Any, voices: Path, tmp_path: Path) -> None:
     args = arguments(training, voices, tmp_path, seconds=1, bins=40, units=16)
     x, y = training.drawn(training.open_corpus(args, 0, 1), args, 0, False)
@@ -429,6 +455,8 @@ def test_reduced_recipe(training: Any, voices: Path, tmp_path: Path) -> None:
         ({"bins": 64}, "--bins 64: fewer bins than 129 need --units too, such as 64"),
         ({"bins": 64, "units": 65}, "--units 65: give 1 to 64"),
         ({"units": -1}, "--units -1: give 1 to 129"),
+        ({"widening": 1.0}, "--widening 1: is of bands, which --units makes; give that too"),
+        ({"above": Path("a")}, "--above: is for bins that --init lacks; give --init too"),
         ({"units": 64, "widening": 0.9}, "--widening 0.9: give 1, where every bin is a band of its own, to 2"),
         ({"units": 64, "compression": 2}, "--units 64: hears bands as it is; give --compression 1 with it"),
     ],

@@ -72,6 +72,12 @@ class Swap(torch.autograd.Function):
         return gradient.transpose(-1, -2).contiguous()
 
 
+def strongest(weight1: Tensor, weight2: Tensor, units: int) -> Tensor:
+    """The ``units`` hidden units of the largest products of norms, in their order."""
+    size = weight1.norm(dim=1) * weight2.norm(dim=0)
+    return size.argsort(descending=True, stable=True)[:units].sort().values
+
+
 class Mixer(nn.Module):
     """One mixer repetition: an MLP along frequency, then one along channels, each with its residual.
 
@@ -92,6 +98,16 @@ class Mixer(nn.Module):
     def take(self, given: Mixer) -> None:
         """Become the ordinary mixer ``given``."""
         self.load_state_dict(given.state_dict())
+
+    @torch.no_grad()
+    def take_above(self, given: Mixer) -> None:
+        """Hear and tell the bins that this one lacks as ``given`` does, of whose strongest units below its own became."""
+        units = int(self.freq2.weight.any(0).sum())
+        bins = int(self.freq1.weight[:units].any(0).sum())
+        kept = strongest(given.freq1.weight[:, :bins], given.freq2.weight[:bins], units)
+        self.freq1.weight[:units, bins:] = given.freq1.weight[kept, bins:]
+        self.freq2.weight[bins:, :units] = given.freq2.weight[bins:, kept]
+        self.freq2.bias[bins:] = given.freq2.bias[bins:]
 
     def inward(self, x: Tensor) -> Tensor:
         """The first product along frequency, ``[..., bins]`` to ``[..., units]``."""
@@ -165,8 +181,7 @@ class BandMixer(Mixer):
         self.chan2.load_state_dict(given.chan2.state_dict())
         bins = len(self.spread)
         weight1, weight2 = given.freq1.weight[:, :bins], given.freq2.weight[:bins]
-        size = weight1.norm(dim=1) * weight2.norm(dim=0)
-        kept = size.argsort(descending=True, stable=True)[: self.freq1.out_features].sort().values
+        kept = strongest(weight1, weight2, self.freq1.out_features)
         inverse = torch.linalg.pinv(self.spread)
         self.freq1.weight.copy_(weight1[kept] @ torch.linalg.pinv(self.pooled))
         self.freq1.bias.copy_(given.freq1.bias[kept])
@@ -362,3 +377,10 @@ class TFMLPNet(nn.Module):
                 mixer.take(its)
         for block in self.blocks[len(given.blocks) :]:
             block.silence()
+
+    @torch.no_grad()
+    def take_above(self, given: TFMLPNet) -> None:
+        """Of the paper's network ``given`` the bins that this one, made of a reduced one that went on from it, lacks."""
+        for block, other in zip(self.blocks, given.blocks, strict=True):
+            for mixer, its in zip(block.mixers, other.mixers, strict=True):
+                mixer.take_above(its)

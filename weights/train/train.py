@@ -247,6 +247,7 @@ def parser() -> argparse.ArgumentParser:
         "--widening", type=float, default=WIDENING, help="of the bands of --units, upwards; 1: every bin on its own"
     )
     parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
+    parser.add_argument("--above", type=Path, help="bins that those of --init do not hear: as in these, which they began from")
     parser.set_defaults(origin=ORIGIN, shown="loss")
     return parser
 
@@ -273,6 +274,10 @@ def network(args: argparse.Namespace, **other: int) -> TFMLPNet:
         raise InputError(f"--bins {bins}: fewer bins than {BINS} need --units too, such as 64")
     if units and sizes["compression"] > 1:
         raise InputError(f"--units {units}: hears bands as it is; give --compression 1 with it")
+    if widening != WIDENING and not units:
+        raise InputError(f"--widening {widening:g}: is of bands, which --units makes; give that too, such as 64")
+    if getattr(args, "above", None) and not getattr(args, "init", None):
+        raise InputError("--above: is for bins that --init lacks; give --init too")
     if not 1 <= widening <= 2:
         raise InputError(f"--widening {widening:g}: give 1, where every bin is a band of its own, to 2")
     return TFMLPNet(**sizes, bins=bins, units=units, widening=widening).to(args.device)
@@ -283,11 +288,20 @@ def framing(config: Config) -> tuple[str, ...]:
     return config.window, config.frequency_padding, config.channel_order
 
 
-def load_weights(model: TFMLPNet, path: Path, device: str, grow: bool = False) -> None:
+def load_weights(model: TFMLPNet, path: Path, device: str, grow: bool = False, above: Path | None = None) -> None:
     """A container's or state dict's parameters into ``model``; InputError where it cannot be read or is of another network.
 
-    To ``grow`` is to take one of fewer blocks too: those behind its own add nothing to begin with.
+    To ``grow`` is to take one of fewer blocks too: those behind its own add nothing to begin with. Bins that it does not hear
+    are taken from the weights ``above``.
     """
+    given = read_weights(model, path, device, grow)
+    if above is not None:
+        given.take_above(read_weights(model, above, device, False))
+    model.take(given)
+
+
+def read_weights(model: TFMLPNet, path: Path, device: str, grow: bool) -> TFMLPNet:
+    """The paper's network of the sizes of ``model``, fewer blocks if it may ``grow``, from a container or state dict."""
     try:
         with safe_open(path, "numpy") as file:
             contained = "refimpl" in (file.metadata() or {})
@@ -298,7 +312,7 @@ def load_weights(model: TFMLPNet, path: Path, device: str, grow: bool = False) -
         fewer = {"blocks": blocks} if grow and blocks < len(model.blocks) else {}
         given = TFMLPNet(**{**model.sizes, **fewer}).to(device)
         given.load_state_dict(state)
-        model.take(given)
+        return given
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -316,7 +330,7 @@ def start(args: argparse.Namespace) -> Begun:
     steppers = optimizers(model, args.optimizer, args.lr)
     if not (args.out / "checkpoint.pt").exists():
         if getattr(args, "init", None):
-            load_weights(model, args.init, args.device, grow=True)
+            load_weights(model, args.init, args.device, grow=True, above=getattr(args, "above", None))
         return model, steppers, 0
     state = torch.load(args.out / "checkpoint.pt", map_location=args.device, weights_only=True)
     if state.get("origin", ORIGIN) != args.origin:
