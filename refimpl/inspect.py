@@ -31,6 +31,7 @@ from refimpl.numerics.requantize import LAW_NAMES, LAW_RAW, LAW_SINGLE, Requanti
 from refimpl.presets import MORE, NAMES, load_preset
 from refimpl.profiles import PROFILES, profile_named
 from refimpl.program import OPERATORS, Format, Program, Step
+from refimpl.quantization.offsets import residual_errors
 from refimpl.session import BLOCK, Model, frames_of
 from refimpl.sqnr import counterparts, decibels
 from refimpl.weights_io import Container, check_preset, default_weights, load_container
@@ -45,6 +46,7 @@ SUMS = ("accumulator", "accumulator + bias", "accumulator of unsigned codes")  #
 # Bits of bounds that are not held against the profile's width: of E-1's bias, and of the product of a law defined in 64 bits.
 WIDTHS = {"bias": 16}
 WIDE_PRODUCT = {LAW_SINGLE: {"product": 64}}
+CELL = ".lstm.c"  # a sum that adds its offset up, frame by frame
 
 
 # -- what is known without audio ----------------------------------------------------------------------------------------
@@ -82,6 +84,9 @@ def _facts_of(program: Program, step: Step, width: int) -> Json:
     error = program.facts.get("scale_error", {}).get(step.name)
     if error is not None and np.size(error):
         facts["scale_error"] = {"max": float(np.abs(error).max()), "mean": float(np.abs(error).mean())}
+    if step.operator == "add_two_stage":
+        forms = [program.tensors[name].format for name in (*(ref.tensor for ref in step.inputs), step.outputs[0])]
+        facts["offset"] = residual_errors(*forms)[0]
     proofs = program.facts.get("proofs", {}).get(step.name, {})
     widths = WIDTHS | (WIDE_PRODUCT.get(rq.law, {}) if isinstance(rq, Requantizer) else {})
     widths |= program.facts.get("widths", {}).get(step.name, {})
@@ -437,7 +442,7 @@ def _audio_cells(row: Json) -> dict[str, str]:
 
 
 def summary(rows: Sequence[Json]) -> list[str]:
-    """The census in a few lines: least headroom, coarsest multiplier, and with audio what saturated most."""
+    """The census in a few lines: least headroom, coarsest multiplier, offsets of E-1, and with audio what saturated most."""
     proven = [(b["headroom_bits"], what, row["tensor"]) for row in rows for what, b in row.get("bounds", {}).items()]
     lines = []
     sums = [entry for entry in proven if entry[1] in SUMS]
@@ -448,6 +453,11 @@ def summary(rows: Sequence[Json]) -> list[str]:
     errors = [(row["scale_error"]["max"], row["tensor"]) for row in rows if "scale_error" in row]
     if errors:
         lines.append(f"largest multiplier error: {100 * max(errors)[0]:.2g}% ({max(errors)[1]})")
+    offsets = [(row["offset"], row["tensor"]) for row in rows if "offset" in row]
+    for title, entries in (("a sum", offsets), ("a cell", [entry for entry in offsets if entry[1].endswith(CELL)])):
+        if entries:
+            offset, name = max(entries, key=lambda entry: abs(entry[0]))
+            lines.append(f"largest mean offset of {title}, codes: {offset:+.3f} ({name})")
     seen = [row for row in rows if row.get("observed", {}).get("saturated") is not None]
     if seen:
         total, elements = (sum(row["observed"][key] for row in seen) for key in ("saturated", "elements"))

@@ -216,6 +216,22 @@ def test_headroom_and_recorded_facts(small: Container) -> None:
     assert row["bounds"]["accumulator"]["width"] == 64 and row["bounds"]["accumulator + bias"]["width"] == 32
 
 
+def test_offsets_of_sums(small: Container) -> None:
+    """Every two-stage sum has its mean offset, nothing else has; the summary names the largest of all and of cells."""
+    program = Model(small, "int8").program
+    rows = inspect.census(program, 32)
+    assert {row["tensor"] for row in rows if "offset" in row} == {
+        s.name for s in program.steps if s.operator == "add_two_stage"
+    }
+    shifted = [row | {"offset": -7.0} if row["tensor"] == "block2.lstm.c" else row for row in rows]
+    lines = inspect.summary([row | {"offset": 9.0} if row["tensor"] == "block1.out" else row for row in shifted])
+    assert "largest mean offset of a sum, codes: +9.000 (block1.out)" in lines
+    assert "largest mean offset of a cell, codes: -7.000 (block2.lstm.c)" in lines
+    assert not any(
+        "offset" in line for line in inspect.summary(inspect.census(Model(small, "fullmlp").program, 32)) if "cell" in line
+    )
+
+
 # -- the estimate -----------------------------------------------------------------------------------------------------
 
 
