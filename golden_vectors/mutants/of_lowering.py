@@ -140,7 +140,7 @@ USED = "used = max((products - 1).bit_length() + self.profile.multiplier_headroo
 RELU_BOUND = "max(lowest, y.zero_point - origin) if relu else lowest"
 UNIT = "s = (abs(b) / 32768.0 or 1.0) if law == LAW_BF16 else y.scale / 256.0"
 PRE = "pre = min(self.profile.largest_pre_shift, int(shift.min()))"
-STAGE_BIAS = "bias = int(np.rint(zo - (sb / so) * (zb + (sa / sb) * za)))"
+STAGE_BIAS = "int(np.rint(zo - second * (zb + first * za)))"
 LEAST = "least = np.abs(bias.astype(np.float64)) * (1.0 / largest)"
 BIAS = "quantized_bias = int(np.rint(b / (s * self.profile.bias_unit))) * self.profile.bias_unit"
 ADDEND = "addend = total * multiplier + (((1 << shift) >> 1) if self.profile.rounding_constant else 0)"
@@ -225,9 +225,9 @@ LAYERS = (
               LEAST.replace("largest", "(largest / 2)"), flags=("narrow_accumulator", "multiplier_search")),
     _lowering("smallest-shift", "Q-2", "numerics", "the largest shift limits the weight scale one bit later",
               "self.profile.largest_shift - 2", "self.profile.largest_shift - 1", flags=("dead_channel", "multiplier_search")),
-    _lowering("ratio-half-even", "G-4", "numerics", "a ratio beyond 255 is rounded half to even", "math.floor(ratio + 0.5)",
+    _scheme("ratio-half-even", "G-4", "numerics", "a ratio beyond 255 is rounded half to even", "math.floor(ratio + 0.5)",
               "round(ratio)"),
-    _lowering("ratio-saturates", "G-4", "numerics", "a ratio beyond 255 is cut to 255", "math.floor(ratio + 0.5)", "255",
+    _scheme("ratio-saturates", "G-4", "numerics", "a ratio beyond 255 is cut to 255", "math.floor(ratio + 0.5)", "255",
               flags=("multiplier_search",)),
 )  # fmt: skip
 
@@ -238,18 +238,18 @@ ELEMENTWISE = (
               "if False:", flags=("residual_order",)),
     _lowering("stage-order-equal", "E-1", "numerics", "operands of equal scales change places",
               "if b.format.scale > a.format.scale:", "if b.format.scale >= a.format.scale:", flags=("residual_order",)),
-    _lowering("stage-bias-floor", "E-1", "numerics", "the bias is floored", STAGE_BIAS,
+    _scheme("stage-bias-floor", "E-1", "numerics", "the bias is floored", STAGE_BIAS,
               STAGE_BIAS.replace("np.rint", "math.floor")),
-    _lowering("stage-bias-zero-points", "E-1", "numerics", "the operands' zero points change places", STAGE_BIAS,
+    _scheme("stage-bias-zero-points", "E-1", "numerics", "the operands' zero points change places", STAGE_BIAS,
               STAGE_BIAS.replace("zb +", "za +").replace("* za", "* zb"), flags=("zero_point_sign",)),
-    _lowering("stage-bias-signed", "E-1", "numerics", "signed zero points make the bias", "zo = (t.format.zero_point + 128 for",
-              "zo = (t.format.zero_point for", flags=("zero_point_sign", "unsigned_confusion")),
-    _lowering("stage-bias-rounded-ratios", "E-1", "numerics", "the bias is formed with the rounded multipliers", STAGE_BIAS,
-              "bias = int(np.rint(zo - (mo / 2.0**no) * (zb + (ma / 2.0**na) * za)))"),
-    _lowering("stage-ratio-inverse", "E-1", "numerics", "the second ratio is upside down", "mo, no = self._ratio(sb / so)",
-              "mo, no = self._ratio(so / sb)"),
-    _lowering("stage-ratio-of-first", "E-1", "numerics", "the second ratio takes the first operand's scale",
-              "mo, no = self._ratio(sb / so)", "mo, no = self._ratio(sa / so)"),
+    _scheme("stage-bias-signed", "E-1", "numerics", "signed zero points make the bias", "zo = (form.zero_point + 128 for",
+              "zo = (form.zero_point for", flags=("zero_point_sign", "unsigned_confusion")),
+    _scheme("stage-bias-rounded-ratios", "E-1", "numerics", "the bias is formed with the rounded multipliers", STAGE_BIAS,
+              "int(np.rint(zo - (mo / 2.0**no) * (zb + (ma / 2.0**na) * za)))"),
+    _scheme("stage-ratio-inverse", "E-1", "numerics", "the second ratio is upside down", "sdk_multiplier(second, bits,",
+              "sdk_multiplier(y.scale / b.scale, bits,"),
+    _scheme("stage-ratio-of-first", "E-1", "numerics", "the second ratio takes the first operand's scale",
+              "sdk_multiplier(second, bits,", "sdk_multiplier(a.scale / y.scale, bits,"),
     _lowering("joint-bound", "E-2", "numerics", "the second operand does not bound the multipliers",
               "ratios, (largest_code(fa), largest_code(fb))", "ratios, (largest_code(fa), 0)"),
     _lowering("joint-ratio", "E-2", "numerics", "the second ratio takes the first operand's scale",
