@@ -454,9 +454,9 @@ def summary(rows: Sequence[Json]) -> list[str]:
     if errors:
         lines.append(f"largest multiplier error: {100 * max(errors)[0]:.2g}% ({max(errors)[1]})")
     offsets = [(row["offset"], row["tensor"]) for row in rows if "offset" in row]
-    for title, entries in (("a sum", offsets), ("a cell", [entry for entry in offsets if entry[1].endswith(CELL)])):
-        if entries:
-            offset, name = max(entries, key=lambda entry: abs(entry[0]))
+    for title, found in (("a sum", offsets), ("a cell", [entry for entry in offsets if entry[1].endswith(CELL)])):
+        if found:
+            offset, name = max(found, key=lambda entry: abs(entry[0]))
             lines.append(f"largest mean offset of {title}, codes: {offset:+.3f} ({name})")
     seen = [row for row in rows if row.get("observed", {}).get("saturated") is not None]
     if seen:
