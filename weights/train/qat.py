@@ -191,9 +191,9 @@ PLACES = {"corpus": "FOLDER", "valid": "LIST.csv", "out": "RUN"}
 
 def told(args: argparse.Namespace) -> str:
     """The command that ``args`` are of, for a card: what differs from the defaults, and no path of this machine."""
-    words = []
+    words, parser = [], arguments_parser()
     for name, value in vars(args).items():
-        if value == arguments_parser().get_default(name) or name == "cache":
+        if value == parser.get_default(name) or name == "cache":
             continue
         if isinstance(value, Path):
             value = PLACES.get(name, value.name if value.is_absolute() else value.as_posix())
