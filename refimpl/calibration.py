@@ -20,10 +20,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # A cell is read by tanh alone, whose 8-bit codes end where |x| is 3.1. Cells of trained weights run to 100 in some bins, and
 # codes that reach so far are too coarse to add up what one frame brings. The cell's own squared error is blind to both. What a
-# frame brings, i * g, is within 1. Three times that for the cell makes the SDK add exactly, by multipliers 3 and 85/256;
-# powers of two round half up by few bits, an eighth of a code too high each frame, which a cell of long memory adds up.
-CELL = 3.0
-BROUGHT = 1.0
+# frame brings, i * g, is within 1; it ends where symmetric scales still are a power of two, 1/128, and not the next. Three
+# times that for the cell makes the SDK add exactly, by multipliers 3 and 85/256; powers of two round half up by few bits, an
+# eighth of a code too high each frame, which a cell of long memory adds up.
+BROUGHT = 127 / 128
+RATIO = 3  # of the cell's range to that of what a frame brings
 
 
 def calibrate(container: Container, clips: Iterable[Array], method_8: str = "mse", method_16: str = "minmax") -> Container:
@@ -57,9 +58,8 @@ def calibrate(container: Container, clips: Iterable[Array], method_8: str = "mse
 def cell_ranges(ranges: Mapping[str, tuple[float, float]], lstm: str) -> dict[str, tuple[float, float]]:
     """8-bit ranges of an LSTM's cell: those of ``ig``, ``fc`` and ``c`` are +-u, +-3u and +-3u.
 
-    u is 1, or less where the ``ranges`` of all three let it.
+    u is 127/128, or less where the ``ranges`` of all three let it.
     """
     largest = {short: max(-ranges[f"{lstm}.{short}"][0], ranges[f"{lstm}.{short}"][1]) for short in ("ig", "fc", "c")}
-    ratio = CELL / BROUGHT
-    u = min(BROUGHT, max(largest["ig"], largest["fc"] / ratio, largest["c"] / ratio))
-    return {f"{lstm}.ig": (-u, u), f"{lstm}.fc": (-ratio * u, ratio * u), f"{lstm}.c": (-ratio * u, ratio * u)}
+    u = min(BROUGHT, max(largest["ig"], largest["fc"] / RATIO, largest["c"] / RATIO))
+    return {f"{lstm}.ig": (-u, u), f"{lstm}.fc": (-RATIO * u, RATIO * u), f"{lstm}.c": (-RATIO * u, RATIO * u)}

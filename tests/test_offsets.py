@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refimpl.calibration import BROUGHT
 from refimpl.operators import elementwise
 from refimpl.profiles import GAP9
 from refimpl.program import Format
@@ -101,6 +102,6 @@ def test_a_cell_adds_up_what_it_is_brought() -> None:
             state = np.int8(np.clip(np.rint(real / cell.scale), -128, 127) + cell.zero_point)
         return np.asarray((state.astype(float) - cell.zero_point) * cell.scale - brought.sum(0) * small.scale)
 
-    _, wide = without_offset((-3.0, 3.0), (-1.0, 1.0), (-3.0, 3.0))
-    drifted, kept = final(4.0, 0.985, 4.0), final(3.0, 1.0, wide)
+    _, wide = without_offset((-3 * BROUGHT, 3 * BROUGHT), (-BROUGHT, BROUGHT), (-3 * BROUGHT, 3 * BROUGHT))
+    drifted, kept = final(4.0, 0.985, 4.0), final(3 * BROUGHT, BROUGHT, wide)
     assert abs(kept.mean()) < 0.1 < 1 < abs(drifted.mean())

@@ -18,10 +18,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from refimpl.calibration import calibrate
 from refimpl.operators import elementwise
 from refimpl.presets import NAMES
 from refimpl.profiles import GAP9, Profile, profile_named
 from refimpl.program import DTYPES, OPERATORS, Format
+from refimpl.quantization.offsets import residual_errors
+from refimpl.quantization.scheme import activation_format
 from refimpl.session import Model, load
 from refimpl.weights_io import Container, default_weights, load_container
 from tests.test_network import speech_like
@@ -458,7 +461,10 @@ def test_every_parameter_and_range_learns(preset: str) -> None:
     codes = [n for n, t in network.lower().program.tensors.items() if t.format.is_code and n not in ("frame", "pcm")]
     assert sum(len(keys) for keys in network.keys.values()) == len(codes)
     for bits, moved in network.moves.items():
-        assert moved.grad.any(1).all(), [k for k, row in zip(network.keys[int(bits)], moved.grad, strict=True) if not row.any()]
+        still = {k for k, row in zip(network.keys[int(bits)], moved.grad, strict=True) if not row.any()}
+        assert still == (network.held if bits == "8" else set())
+    cells = {f"block{b}.lstm.{name}" for b in (1, 2) for name in ("ig", "fc", "c")}
+    assert network.held == (cells if preset == "int8" else set())
 
 
 def gradients_of(container: Container, preset: str) -> tuple[T, dict[str, T]]:
@@ -528,7 +534,7 @@ def test_steps_lower_the_loss_and_survive_export(tmp_path: Path) -> None:
 
 def test_ranges_always_hold_zero() -> None:
     """A range pushed past zero stops there, and ``settle`` brings the parameter itself back."""
-    network = QuantizedTFMLPNet(small(), "int8")
+    network = QuantizedTFMLPNet(small(), "mixmlp")
     with torch.no_grad():
         network.moves["8"] += torch.tensor([5.0, -5.0])
     assert all(low == 0.0 == high for low, high in network.ranges()[8].values())
@@ -537,6 +543,32 @@ def test_ranges_always_hold_zero() -> None:
     assert limits.abs().max() < 1e-9
     network.limits()[8].sum().backward()
     assert (network.moves["8"].grad > 0).all()
+
+
+@pytest.mark.parametrize("preset", ["int8", "mixmlp"])
+def test_sums_stay_without_offset_as_ranges_move(preset: str) -> None:
+    """Whatever way ranges move, a sum's is at most 1/32 wider, nearly free of offset, and exported so; a cell's three stay.
+    Where nothing moved nothing changes."""
+    container = calibrate(small(), [clip(), speech_like(3200)])
+    network = QuantizedTFMLPNet(container, preset)
+    assert all(network.ranges()[8][key] == container.ranges[8][key] for key in network.keys[8])
+    with torch.no_grad():
+        network.moves["8"] += 0.05 * torch.randn(network.moves["8"].shape, generator=torch.Generator().manual_seed(6))
+    network.settle()
+    wanted, found = (dict(zip(network.keys[8], network.limits()[8].tolist(), strict=True)), network.ranges()[8])
+    offsets: dict[str, list[float]] = {"as moved": [], "without": []}
+    assert network.sums and bool(network.held) == (preset == "int8")
+    for a, b, y in network.sums:
+        assert all(abs(w) <= abs(f) <= abs(w) * 33 / 32 for w, f in zip(wanted[y], found[y], strict=True))
+        for kind, span in (("as moved", wanted[y]), ("without", found[y])):
+            forms = [activation_format(*ends, 8) for ends in (found[a], found[b], span)]
+            offsets[kind].append(abs(residual_errors(*forms)[0]))
+    assert np.mean(offsets["without"]) < 0.5 * np.mean(offsets["as moved"])
+    summed = {names[2] for names in network.sums}
+    for name, span in wanted.items():
+        assert name in summed or found[name] == tuple(span)
+        assert (tuple(span) == container.ranges[8][name]) == (name in network.held)
+    assert network.container({"name": "moved"}).ranges[8] == found
 
 
 def test_distillation_formula() -> None:

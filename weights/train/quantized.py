@@ -51,6 +51,7 @@ from refimpl.numerics.requantize import LAW_BF16, LAW_FOLDED, LAW_NORM_TWICE, Re
 from refimpl.presets import NAMES, Preset, load_preset
 from refimpl.profiles import Profile, profile_named
 from refimpl.program import DTYPES, Format, Program, Step
+from refimpl.quantization.offsets import without_offset
 from refimpl.session import frames_of
 from refimpl.weights_io import Container
 from weights.train import fused
@@ -1139,6 +1140,11 @@ class QuantizedTFMLPNet(TFMLPNet):
 
     ``state_dict`` holds the parameters of :class:`TFMLPNet` under their names and, by bit width, ``moves.B`` [K, 2]: how far
     each range (low, high) has moved from the container's, in units of its own width, so that one learning rate suits all.
+
+    A sum in two stages (SPEC E-1) errs in the mean unless its range suits those of its inputs (see
+    ``refimpl.quantization.offsets``). Where one of the three has moved, the sum's is widened by up to 1/32 before lowering,
+    as in calibration; the gradient goes straight through. An LSTM's cell adds the offset up, so its three ranges, which
+    calibration made for each other, stay as they are.
     """
 
     def __init__(self, container: Container, preset: str | Preset, profile: str | Profile = "gap9") -> None:
@@ -1166,13 +1172,23 @@ class QuantizedTFMLPNet(TFMLPNet):
             key = program.facts["origin"].get(name)
             if tensor.format.is_code and key is not None and key not in self.keys.setdefault(tensor.format.bits, []):
                 self.keys[tensor.format.bits].append(key)
+        origin, makers = program.facts["origin"], {step.outputs[0]: step for step in program.steps}
+        self.sums, self.held = [], set[str]()
+        for step in program.steps:
+            if step.operator == "add_two_stage":
+                read, y = [ref.tensor for ref in step.inputs], step.outputs[0]
+                self.sums.append((origin[read[0]], origin[read[1]], origin[y]))
+                if any(ref.tensor == y for name in read if name in makers for ref in makers[name].inputs):  # adds to itself
+                    self.held.update(self.sums[-1])
         self.moves = nn.ParameterDict()
         for bits, keys in self.keys.items():
             start = torch.tensor([container.ranges[bits][key] for key in keys], dtype=torch.float64)
             self.register_buffer(f"start_{bits}", start, persistent=False)
             width = (start[:, 1].clamp(min=0) - start[:, 0].clamp(max=0)).clamp(min=2.0**-60)
+            width[[bits == 8 and key in self.held for key in keys]] = 0.0  # moves of these come to nothing
             self.register_buffer(f"width_{bits}", width[:, None], persistent=False)
             self.moves[str(bits)] = nn.Parameter(torch.zeros_like(start))
+        self.given = self._rows()
 
     def limits(self) -> dict[int, Tensor]:
         """The ranges in use, float64 [K, 2] by bit width; they hold zero."""
@@ -1190,15 +1206,20 @@ class QuantizedTFMLPNet(TFMLPNet):
             start, width = getattr(self, f"start_{bits}"), getattr(self, f"width_{bits}")
             moved = self.moves[str(bits)]
             wanted = start + width * moved
-            moved.copy_(torch.where(wanted == limits, moved, (limits - start) / width))
+            moved.copy_(torch.where((wanted == limits) | (width == 0), moved, (limits - start) / width))
 
     def ranges(self) -> dict[int, dict[str, tuple[float, float]]]:
-        """The ranges as a container holds them."""
-        found = {}
-        for bits, limits in self.limits().items():
-            rows = limits.detach().cpu().tolist()
-            found[bits] = {key: (low, high) for key, (low, high) in zip(self.keys[bits], rows, strict=True)}
+        """The ranges as a container holds them: :meth:`limits`, those of sums in two stages without offset."""
+        found = self._rows()
+        for names in self.sums:
+            if any(found[8][name] != self.given[8][name] for name in names):
+                found[8][names[2]] = without_offset(*(found[8][name] for name in names))
         return found
+
+    def _rows(self) -> dict[int, dict[str, tuple[float, float]]]:
+        """:meth:`limits` by name."""
+        tables = {bits: limits.detach().cpu().tolist() for bits, limits in self.limits().items()}
+        return {bits: dict(zip(self.keys[bits], map(tuple, rows), strict=True)) for bits, rows in tables.items()}
 
     def container(self, card: Mapping[str, Any]) -> Container:
         """Parameters and ranges as they are; lowering quantizes them as :meth:`forward` did."""
