@@ -75,24 +75,28 @@ def test_mixture_depends_on_seed_and_number_alone(corpus: Corpus, seed: int, k: 
     quietest=st.floats(-60, -1),
     contrast=st.sampled_from([1.0, 1.3, 2.0]),
     length=st.integers(2000, 60000),
+    loudest=st.floats(0, 12),
 )
-def test_mixture_keeps_its_ranges(corpus: Corpus, seed: int, snr: float, quietest: float, contrast: float, length: int) -> None:
-    """SNR within ``snr``, peak within ``quietest`` and full scale, the mixture is the sum; also where utterances are short."""
-    x, pair = mixture(corpus, seed, 0, length, snr, quietest, contrast)
+def test_mixture_keeps_its_ranges(
+    corpus: Corpus, seed: int, snr: float, quietest: float, contrast: float, length: int, loudest: float
+) -> None:
+    """SNR within ``snr``, peak from ``quietest`` to ``loudest``, the mixture is the sum; also where utterances are short."""
+    x, pair = mixture(corpus, seed, 0, length, snr, quietest, contrast, loudest=loudest)
     assert x.shape == (length,) and pair.shape == (2, length) and x.dtype == pair.dtype == np.float32
     np.testing.assert_array_equal(x, pair.sum(0))
     energies = (pair.astype(np.float64) ** 2).sum(1)
     assert abs(10 * np.log10(energies[0] / energies[1])) <= snr + 1e-3
-    assert quietest - 1e-3 <= 20 * np.log10(np.abs(x).max()) <= 1e-3
+    assert quietest - 1e-3 <= 20 * np.log10(np.abs(x).max()) <= loudest + 1e-3
 
 
 def test_ranges_are_filled(corpus: Corpus) -> None:
     """Level and ratio are spread over their ranges, not kept to a part of them."""
-    drawn = [mixture(corpus, 0, k, 8000, 10.0, -35.0) for k in range(200)]
-    peaks = 20 * np.log10([np.abs(x).max() for x, _ in drawn])
-    ratios = [10 * np.log10((y[0] ** 2).sum() / (y[1] ** 2).sum()) for _, y in drawn]
-    assert np.histogram(peaks, 5, (-35, 0))[0].min() >= 20
-    assert np.histogram(ratios, 5, (-10, 10))[0].min() >= 20
+    for loudest in (0.0, 6.0):
+        drawn = [mixture(corpus, 0, k, 8000, 10.0, -35.0, loudest=loudest) for k in range(200)]
+        peaks = 20 * np.log10([np.abs(x).max() for x, _ in drawn])
+        ratios = [10 * np.log10((y[0] ** 2).sum() / (y[1] ** 2).sum()) for _, y in drawn]
+        assert np.histogram(peaks, 5, (-35, loudest))[0].min() >= 20
+        assert np.histogram(ratios, 5, (-10, 10))[0].min() >= 20
 
 
 def test_first_reference_is_the_higher_voice(corpus: Corpus) -> None:

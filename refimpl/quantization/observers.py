@@ -17,7 +17,7 @@ METHODS = ("minmax", "percentile", "mse")
 
 # What a clipped value's squared error counts, in rounded ones': a saturated peak is wrong in one direction, together with its
 # neighbours, and the layers behind it make more of that than of the noise of rounding. Chosen among 1, 4, 16 and 64 by the
-# SI-SDR improvement of the shipped network's presets (weights/README.md).
+# SI-SDR improvement of the shipped network's presets (weights/HISTORY.md).
 CLIPPED = 16.0
 
 _PATTERNS = np.concatenate([np.arange(0xFF7F, 0x7FFF, -1), np.arange(0x7F80)])  # all finite values, ascending

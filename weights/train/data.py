@@ -155,10 +155,12 @@ def mixture(
     quietest: float = -35.0,
     contrast: float = 1.0,
     warp: float = 1.0,
+    loudest: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level in [quietest, 0] dBFS; see ``Corpus.cut``.
+    """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level in [quietest, loudest] dBFS; see ``Corpus.cut``.
 
-    The higher voice is the first reference; the voices' fundamental frequencies differ by at least the ratio ``contrast``.
+    Floats do not clip, so peaks above 0 dBFS are what they are. The higher voice is the first reference; the voices'
+    fundamental frequencies differ by at least the ratio ``contrast``.
 
     Returns the mixture ``[length]`` and its two references ``[2, length]``, float32 in PCM / 32768 scale.
     """
@@ -166,6 +168,8 @@ def mixture(
         raise InputError(f"the corpus has {len(corpus.names)} speaker; mixtures need two, as folder/speaker/utterance.flac")
     if not 1 <= warp <= 2:
         raise InputError(f"formants cannot move by a factor of {warp:g}; give 1 (they stay) to 2, such as 1.2")
+    if not quietest <= loudest:
+        raise InputError(f"no peak is between {quietest:g} and {loudest:g} dBFS; give a --quietest below --loudest")
     rng = np.random.default_rng([seed, k])
     for _ in range(DRAWS):
         names = [corpus.names[i] for i in rng.choice(len(corpus.names), 2, replace=False)]
@@ -179,7 +183,7 @@ def mixture(
     else:
         raise InputError(f"the corpus gives no two audible voices whose pitches differ by a ratio of {contrast:g}")
     pair[1] *= energy[0] / energy[1] * 10 ** (-rng.uniform(-snr, snr) / 20)
-    peak = 10 ** (rng.uniform(quietest, 0) / 20)
+    peak = 10 ** (rng.uniform(quietest, loudest) / 20)
     pair *= peak / np.abs(pair.sum(0)).max()
     return pair.sum(0), pair
 

@@ -22,12 +22,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
     parser.add_argument("--seed", type=int, default=1000)
     args = parser.parse_args()
     corpus = Corpus(args.corpus, args.cache, args.corpora)
     args.out.mkdir(parents=True, exist_ok=True)
     for k in range(args.count):
-        x, _ = mixture(corpus, args.seed, k, int(args.seconds * RATE))
+        x, _ = mixture(corpus, args.seed, k, int(args.seconds * RATE), quietest=args.quietest)
         pcm = np.clip(np.rint(x.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
         write_pcm(args.out / f"mixture{k:03}.wav", pcm)
 

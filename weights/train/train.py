@@ -207,7 +207,8 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=2, help="mixtures a step and process")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--snr", type=float, default=10.0, help="input SNR is uniform in [-SNR, SNR] dB")
-    parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
+    parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, LOUDEST] dBFS")
+    parser.add_argument("--loudest", type=float, default=0.0, help="above 0: loud input is no edge of what is known")
     parser.add_argument("--warp", type=float, default=1.0, help="formants move by up to this factor either way; 1: they stay")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -366,7 +367,8 @@ def drawn(corpus: Corpus, args: argparse.Namespace, first: int, ordered: bool) -
     """Mixtures ``first`` to ``first + batch - 1``: ``[N, n]`` and references ``[N, 2, n]``; of unlike voices if ``ordered``."""
     length = int(args.seconds * RATE)
     easy = partial(mixture, corpus, args.seed, length=length, snr=5.0, quietest=-12.0, contrast=1.3, warp=args.warp)
-    full = partial(mixture, corpus, args.seed, length=length, snr=args.snr, quietest=args.quietest, warp=args.warp)
+    levels = {"quietest": args.quietest, "loudest": getattr(args, "loudest", 0.0)}
+    full = partial(mixture, corpus, args.seed, length=length, snr=args.snr, warp=args.warp, **levels)
     batch = [audible((easy if ordered else full)(first + i), args) for i in range(args.batch)]
     x, y = (torch.from_numpy(np.stack(part)).to(args.device) for part in zip(*batch, strict=True))
     return x, y
