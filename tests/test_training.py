@@ -432,6 +432,32 @@ def test_the_bins_above_come_back(training: Any, tmp_path: Path) -> None:
             torch.testing.assert_close(mixer.freq2.bias, other.freq2.bias, atol=1e-5, rtol=1e-4)
 
 
+def test_units_added_below_hear_nothing_above_at_first(training: Any, tmp_path: Path) -> None:
+    """More units than the weights had in use: the function stays; trained below, then with all bins, theirs above are zero."""
+    import torch
+
+    whole = reduced_network(129, 20, seed=3, widening=1)
+    training.save_weights(tmp_path, whole)
+    (tmp_path / "weights.safetensors").rename(tmp_path / "whole.safetensors")
+    below, same = reduced_network(40, 50, widening=1), reduced_network(40, 20, widening=1)
+    for network in (below, same):
+        training.load_weights(network, tmp_path / "whole.safetensors", "cpu")
+    x = torch.randn(1, 3000) / 10
+    torch.testing.assert_close(below(x), same(x), atol=1e-4, rtol=1e-3)
+    for block in below.blocks:
+        for mixer in block.mixers:
+            torch.nn.init.normal_(mixer.freq2.weight[:, 20:], std=0.1)
+    training.save_weights(tmp_path, below)
+    back = reduced_network(129, 50, seed=1, widening=1)
+    training.load_weights(back, tmp_path / "weights.safetensors", "cpu", above=tmp_path / "whole.safetensors")
+    for mine, its, begun in zip(back.blocks, whole.blocks, below.blocks, strict=True):
+        for mixer, other, trained in zip(mine.mixers, its.mixers, begun.mixers, strict=True):
+            torch.testing.assert_close(mixer.freq1.weight[:20], other.freq1.weight, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(mixer.freq1.weight[20:, :40], trained.freq1.weight[20:], atol=1e-5, rtol=1e-4)
+            assert not mixer.freq1.weight[20:, 40:].any() and not mixer.freq2.weight[40:, 20:].any()
+            assert mixer.freq2.weight[:40, 20:].any(0).all()
+
+
 def test_reduced_network_hears_its_bins_only(training: Any, voices: Path, tmp_path: Path) -> None:
     args = arguments(training, voices, tmp_path, seconds=1, bins=40, units=16)
     x, y = training.drawn(training.open_corpus(args, 0, 1), args, 0, False)
@@ -457,7 +483,7 @@ def test_reduced_recipe(training: Any, voices: Path, tmp_path: Path) -> None:
         ({"bins": 15, "units": 8}, "--bins 15: give 16 to 129, which is all of them"),
         ({"bins": 130, "units": 8}, "--bins 130: give 16 to 129, which is all of them"),
         ({"bins": 64}, "--bins 64: fewer bins than 129 need --units too, such as 64"),
-        ({"bins": 64, "units": 65}, "--units 65: give 1 to 64"),
+        ({"bins": 64, "units": 130}, "--units 130: give 1 to 129, as many as the paper has, or 0 for its matrices"),
         ({"units": -1}, "--units -1: give 1 to 129"),
         ({"widening": 1.0}, "--widening 1: is of bands, which --units makes; give that too"),
         ({"above": Path("a")}, "--above: is for bins that --init lacks; give --init too"),

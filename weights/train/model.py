@@ -101,11 +101,15 @@ class Mixer(nn.Module):
 
     @torch.no_grad()
     def take_above(self, given: Mixer) -> None:
-        """Hear and tell the bins that this one lacks as ``given`` does, of whose strongest units below its own became."""
+        """Hear and tell the bins that this one lacks as ``given`` does, of whose strongest units below its own became.
+
+        A unit of ``given`` that tells nothing is untrained; what has become of it below hears nothing above, for a start.
+        """
         units = int(self.freq2.weight.any(0).sum())
         bins = int(self.freq1.weight[:units].any(0).sum())
         kept = strongest(given.freq1.weight[:, :bins], given.freq2.weight[:bins], units)
-        self.freq1.weight[:units, bins:] = given.freq1.weight[kept, bins:]
+        telling = given.freq2.weight[:, kept].any(0)
+        self.freq1.weight[:units, bins:] = given.freq1.weight[kept, bins:] * telling[:, None]
         self.freq2.weight[bins:, :units] = given.freq2.weight[bins:, kept]
         self.freq2.bias[bins:] = given.freq2.bias[bins:]
 

@@ -269,8 +269,8 @@ def network(args: argparse.Namespace, **other: int) -> TFMLPNet:
     bins, units, widening = getattr(args, "bins", BINS), getattr(args, "units", 0), getattr(args, "widening", WIDENING)
     if not 16 <= bins <= BINS:
         raise InputError(f"--bins {bins}: give 16 to {BINS}, which is all of them")
-    if not 0 <= units <= bins:
-        raise InputError(f"--units {units}: give 1 to {bins}, the number of bins, or 0 for matrices as the paper has them")
+    if not 0 <= units <= BINS:
+        raise InputError(f"--units {units}: give 1 to {BINS}, as many as the paper has, or 0 for its matrices")
     if bins < BINS and not units:
         raise InputError(f"--bins {bins}: fewer bins than {BINS} need --units too, such as 64")
     if units and sizes["compression"] > 1:
