@@ -28,6 +28,7 @@ def sha256(pcm: np.ndarray) -> str:
 
 
 OTHERS = (
+    ("gap9", "stream16"),
     ("ne16_rtl", "mixmlp"),
     ("tflite_double", "int8"),
     ("tflite_double", "int16"),

@@ -216,7 +216,7 @@ def same_in_memory(program: Program, plan: cost.Plan, frames: np.ndarray) -> boo
 
 
 @pytest.mark.parametrize("compression", [1, 2])
-@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("preset", (*NAMES, "stream16"))
 def test_network_runs_in_its_plan(preset: str, compression: int, small: Container, compressed: Container) -> None:
     """Two blocks, streaming frame by frame inside the planned bytes: nothing that lives is overwritten."""
     program = Model(small if compression == 1 else compressed, preset).program
@@ -226,7 +226,7 @@ def test_network_runs_in_its_plan(preset: str, compression: int, small: Containe
     assert {n for b in (*plan.arena, *plan.state) for n in b.tensors} == set(program.tensors)
 
 
-@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("preset", (*NAMES, "stream16"))
 def test_plan_of_the_papers_network_is_the_smallest(preset: str) -> None:
     plan = plan_buffers(blank_program(Config(), preset))
     assert plan.arena_bytes == plan.least_bytes

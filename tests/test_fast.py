@@ -275,7 +275,7 @@ def test_the_table_has_every_operator() -> None:
 
 
 @pytest.mark.parametrize("config", ["small", "compressed"])
-@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("preset", (*NAMES, "stream16"))
 def test_executor_runs_the_program(preset: str, config: str, request: pytest.FixtureRequest) -> None:
     """Every tensor and the state, for counts around the chunk, with and without what is kept."""
     program = Model(request.getfixturevalue(config), preset, kernels="reference").program

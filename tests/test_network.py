@@ -138,12 +138,40 @@ def test_presets_are_known_and_typed() -> None:
             },
         ),
         ("fullmlp", {"block2.spectral.mixer1.freq1": "int16", "block2.spectral_add": "int8", "block2.inter_linear": "int8"}),
+        (
+            "stream16",
+            {
+                "encoder": "bf16",
+                "encoder.out": "int16",
+                "block1.spectral.in": "int8",
+                "block1.spectral.mixer1.chan1": "int8",
+                "block1.spectral.mixer1.chan2": "int16",
+                "block2.lstm.state": "int8",
+                "block2.lstm.c": "bf16",
+                "block2.inter_linear": "int16",
+                "block2.out": "int16",
+            },
+        ),
     ],
 )
 def test_formats_of_the_presets(preset: str, expected: dict[str, str], small: Container) -> None:
     """The table of number formats, cell by cell, on the lowered program."""
     tensors = Model(small, preset).program.tensors
     assert {name: tensors[name].format.kind for name in expected} == expected
+
+
+@pytest.mark.parametrize("network", ["small", "compressed"])
+def test_stream16_is_16_bits_wherever_residuals_add_up(network: str, request: pytest.FixtureRequest) -> None:
+    """What additions outside the LSTM read and write is INT16, but for what a block's first mixer reads; ReLUs give INT8."""
+    program = Model(request.getfixturevalue(network), "stream16").program
+    kinds = {name: tensor.format.kind for name, tensor in program.tensors.items()}
+    sums = [step for step in program.steps if step.operator.startswith("add") and ".lstm." not in step.name]
+    assert len(sums) == 2 * (2 + 2)  # two blocks of two residuals, and two in a mixer
+    for step in sums:
+        read = {ref.tensor for ref in step.inputs} | set(step.outputs)
+        assert {kinds[name] for name in read if not name.endswith(("spectral.in", "compress"))} == {"int16"}, step.name
+    narrow = {name.rsplit(".", 1)[-1] for name, kind in kinds.items() if kind == "int8"}
+    assert narrow == {"in", "freq1", "chan1", "state"} | ({"compress"} if network == "compressed" else set())
 
 
 @pytest.mark.parametrize("field", ["blocks", "channels", "compression"])

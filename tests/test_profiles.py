@@ -184,9 +184,9 @@ def expressible(profile: str, preset: str) -> bool:
 
 
 def test_which_presets_a_profile_has() -> None:
-    presets = ("fp32", "int8", "mixlstm", "fpconv", "mixmlp", "fullmlp", "int16")
+    presets = ("fp32", "int8", "mixlstm", "fpconv", "mixmlp", "fullmlp", "stream16", "int16")
     table = {profile: [preset for preset in presets if expressible(profile, preset)] for profile in PROFILES}
-    assert table["gap9"] == table["ne16_rtl"] == list(presets[:6])
+    assert table["gap9"] == table["ne16_rtl"] == list(presets[:7])
     assert table["tflite_double"] == table["tflite_single"] == ["fp32", "int8", "int16"]
     assert table["max78002"] == ["fp32", "int8"]
     with pytest.raises(InputError, match=r"profile 'max78002' has no bf16 .* only int8: use another preset or profile"):
@@ -204,6 +204,7 @@ def test_fp32_is_the_same_on_every_profile() -> None:
     [
         ("ne16_rtl", "int8"),
         ("ne16_rtl", "mixmlp"),
+        ("ne16_rtl", "stream16"),
         ("tflite_double", "int8"),
         ("tflite_double", "int16"),
         ("tflite_single", "int8"),

@@ -38,7 +38,7 @@ from weights.train import qat, quantized  # noqa: E402
 from weights.train.model import TFMLPNet  # noqa: E402
 from weights.train.quantized import QuantizedTFMLPNet, from_array, to_array, with_past  # noqa: E402
 
-PRESETS = NAMES[1:]
+PRESETS = (*NAMES[1:], "stream16")
 DATA = Path(__file__).parent / "data"
 # Multipliers of 16 bits: the integer law is then the float formula but for values near a tie, and gradients can be compared.
 PRECISE = replace(GAP9, name="precise", multiplier_bits=16, multiplier_headroom=0, largest_shift=40, width=62)

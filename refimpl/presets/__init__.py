@@ -16,7 +16,7 @@ from refimpl.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
 NAMES = ("fp32", "int8", "mixlstm", "fpconv", "mixmlp", "fullmlp")  # the paper's
-MORE = ("int16",)  # ours: for accelerators without BF16
+MORE = ("int16", "stream16")  # ours: for accelerators without BF16; 16 bits where they gain most
 KINDS = ("int8", "int16", "bf16", "f32")
 
 

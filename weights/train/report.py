@@ -37,13 +37,14 @@ CURVE = ("run", "mixtures", "si_sdri_db", "loss_db")
 
 
 class Row(NamedTuple):
-    """A row of Table 3: our preset, whether it is the distilled one, and the paper's SI-SDRi in dB and size in kB."""
+    """A row of Table 3: our preset, whether it is the distilled one, and the paper's SI-SDRi in dB and size in kB, if it is
+    the paper's."""
 
     name: str
     preset: str
-    distilled: bool
-    paper_db: float
-    paper_kb: int
+    distilled: bool = False
+    paper_db: float | None = None
+    paper_kb: int | None = None
 
 
 ROWS = (
@@ -54,6 +55,7 @@ ROWS = (
     Row("+KD", "fpconv", True, 13.07, 483),
     Row("+MixMLP", "mixmlp", False, 13.52, 483),
     Row("+FullMLP", "fullmlp", False, 13.65, 483),
+    Row("Stream16 (ours)", "stream16"),
 )
 PAPER_SIZES = {Config(): (14.12, 3.6), Config(compression=2): (13.06, 2.8)}  # its Table 1: SI-SDRi in dB, INT8 on GAP9 in ms
 Measured = dict[tuple[str, str], Result]  # by row name, and FLOAT, PTQ or QAT
@@ -136,7 +138,7 @@ def against_float(result: Result, floating: Result, pairs: Sequence[str]) -> str
 
 
 def table3(found: Measured, config: Config, pairs: Sequence[str]) -> list[str]:
-    """The paper's Table 3 in Markdown, ours beside it; sizes count every parameter in its weight format, as the paper does."""
+    """The paper's Table 3 in Markdown, ours beside it and below; sizes count every parameter in its format, as there."""
     floating = found.get(("FP32", FLOAT))
     lines = [
         "| configuration | preset | size, KiB (paper, kB) | bits per activation | GMAC/s | paper: SI-SDRi, dB "
@@ -144,9 +146,9 @@ def table3(found: Measured, config: Config, pairs: Sequence[str]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in ROWS:
-        size = f"{nominal_bytes(config, load_preset(row.preset)) / 1024:.1f} ({row.paper_kb})"
+        size = f"{nominal_bytes(config, load_preset(row.preset)) / 1024:.1f} ({row.paper_kb or '–'})"
         facts = f"{activation_bits(config, row.preset):.1f} | {macs_per_second(config) / 1e9:.2f}"
-        cells = [row.name, f"`{row.preset}`", size, facts, f"{row.paper_db:.2f}"]
+        cells = [row.name, f"`{row.preset}`", size, facts, f"{row.paper_db:.2f}" if row.paper_db else "–"]
         for kind in (PTQ, QAT):
             result = found.get((row.name, kind))
             if row.preset == "fp32":  # not quantized, so its one figure stands under PTQ alone
@@ -310,7 +312,7 @@ def read_curve(text: str, where: Path) -> list[dict[str, Any]]:
 def quality_figure(found: Measured, x_of: Mapping[str, float], label: str) -> bytes:
     """SI-SDRi against ``x_of`` each row: ours with intervals on the left, the paper's on the right, as SVG."""
     figure, (left, right) = _pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
-    markers = dict(zip((row.name for row in ROWS), "*sovPD^", strict=True))
+    markers = dict(zip((row.name for row in ROWS), "*sovPD^X", strict=True))
     colours = {FLOAT: "black", PTQ: "tab:blue", QAT: "tab:orange"}
     apart = 0.015 * max(x_of.values())  # points of one x would hide each other's intervals
     for index, ((name, kind), result) in enumerate(found.items()):
@@ -320,7 +322,7 @@ def quality_figure(found: Measured, x_of: Mapping[str, float], label: str) -> by
         x = x_of[name] + apart * (index - (len(found) - 1) / 2)
         text = name if kind == FLOAT else f"{name}, {kind}"
         left.errorbar(x, si_sdri["mean"], error, fmt=markers[name], color=colours[kind], capsize=3, label=text)
-    for row in ROWS:
+    for row in (row for row in ROWS if row.paper_db):
         right.plot(x_of[row.name], row.paper_db, markers[row.name], color="tab:gray", label=row.name)
     left.set(title="these weights (points set side by side)", ylabel="SI-SDRi, dB", xlim=(0, 1.15 * max(x_of.values())))
     right.set(title="arXiv 2508.03047, its weights and mixtures")
