@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from golden_vectors.registry import is_function, parameter_names
 from refimpl.errors import InputError
-from refimpl.presets import NAMES
+from refimpl.presets import MORE, NAMES
 from refimpl.profiles import PROFILES
 from refimpl.program import DTYPES as PROGRAM_FORMATS
 from refimpl.program import Step
@@ -106,7 +106,7 @@ def _check_network(case: Case) -> None:
         tensor = case.tensors.get(name)
         if tensor is None or (tensor.role, tensor.format, tensor.values.ndim) != (role, "int16", rank):
             raise InputError(f"a network case needs {name!r}: {role}, int16, rank {rank}")
-    if case.preset not in NAMES or case.profile not in PROFILES:  # no path of a preset file: a case stands alone
+    if case.preset not in (*NAMES, *MORE) or case.profile not in PROFILES:  # no path of a preset file: a case stands alone
         raise InputError("a network case needs a shipped preset and a profile")
     chunked = case.network.chunks is not None
     emitted = case.tensors.get("emitted")
