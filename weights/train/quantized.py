@@ -48,7 +48,7 @@ from torch.autograd import Function
 from refimpl.errors import InputError
 from refimpl.networks import tf_mlpnet
 from refimpl.numerics.requantize import LAW_BF16, LAW_FOLDED, LAW_NORM_TWICE, Requantizer
-from refimpl.presets import NAMES, Preset, load_preset
+from refimpl.presets import MORE, NAMES, Preset, load_preset
 from refimpl.profiles import Profile, profile_named
 from refimpl.program import DTYPES, Format, Program, Step
 from refimpl.quantization.offsets import without_offset
@@ -1224,7 +1224,7 @@ class QuantizedTFMLPNet(TFMLPNet):
     def container(self, card: Mapping[str, Any]) -> Container:
         """Parameters and ranges as they are; lowering quantizes them as :meth:`forward` did."""
         weights = {k: v.cpu().numpy().copy() for k, v in self.state_dict().items() if not k.startswith("moves.")}
-        presets = (self.preset.name,) if self.preset.name in NAMES else ("fp32",)
+        presets = (self.preset.name,) if self.preset.name in (*NAMES, *MORE) else ("fp32",)
         return Container(self.config, weights, self.ranges(), presets, dict(card))
 
     def lower(self) -> Lowered:
