@@ -48,7 +48,7 @@ def stream_through(model: Model, pcm: Array) -> Array:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("refimpl.bench", "speed of each preset, one thread; with --peers beside PyTorch and ONNX Runtime")
     parser.add_argument("input", type=Path, nargs="?", help="audio file, 16 kHz mono (default: 3 s of seeded noise)")
-    parser.add_argument("--presets", help="comma-separated (default: all; with --peers int8,mixmlp)")
+    parser.add_argument("--presets", help="comma-separated (default: the paper's six; with --peers int8,mixmlp)")
     parser.add_argument("--profile", default="gap9")
     parser.add_argument("--weights", type=Path, help="container (default: the shipped one)")
     parser.add_argument("--path", choices=KERNELS, default="auto", help="kernels: reference, or fast ones of the same bits")

@@ -41,11 +41,11 @@ def load(
 ) -> Model:
     """Load a weights container (default: the shipped one) and lower it to ``preset`` and ``profile``.
 
-    ``preset`` is one of fp32, int8, mixlstm, fpconv, mixmlp, fullmlp, int16, or the path of a preset file. ``tables``: the
-    device's sigmoid and tanh, by name or from :func:`refimpl.device_tables.device_tables` (default: the profile's). ``kernels``
-    and ``tier`` say what it runs on (:class:`Model`) and change no bit. Raises :class:`InputError` for a missing, damaged or
-    tampered container, an unknown preset or profile, a preset that the container holds no ranges for, and a program whose
-    widths cannot be proven.
+    ``preset`` is one of fp32, int8, mixlstm, fpconv, mixmlp, fullmlp, int16, stream16, or the path of a preset file.
+    ``tables``: the device's sigmoid and tanh, by name or from :func:`refimpl.device_tables.device_tables` (default: the
+    profile's). ``kernels`` and ``tier`` say what it runs on (:class:`Model`) and change no bit. Raises :class:`InputError`
+    for a missing, damaged or tampered container, an unknown preset or profile, a preset that the container holds no ranges
+    for, and a program whose widths cannot be proven.
     """
     where = Path(path) if path is not None else default_weights()
     container = load_container(where)

@@ -170,7 +170,7 @@ def default_weights() -> Path:
 
 
 def check_preset(container: Container, preset: str, what: str) -> None:
-    """A shipped preset must be among the container's; a preset file is judged by the ranges that it needs."""
+    """A preset of the paper's must be among the container's; ours and files are judged by the ranges that they need."""
     if preset in NAMES and preset not in container.presets:
         raise InputError(
             f"{what}: holds no preset {preset!r}, only {', '.join(container.presets)}; "

@@ -38,7 +38,7 @@ OTHERS = (
 
 
 def shipped_digests(samples: int | None = None) -> dict[str, list[str]]:
-    """Per preset, and per other profile, the digest of each speaker's PCM for the shipped mixture, or its first ``samples``."""
+    """Per preset of the paper's, and per others of ``OTHERS``, each speaker's digest for the shipped mixture or its start."""
     pcm, _ = soundfile.read(DATA / "mix.wav", dtype="int16")
     models = {preset: load(preset=preset) for preset in NAMES}
     models |= {f"{profile} {preset}": load(preset=preset, profile=profile) for profile, preset in OTHERS}

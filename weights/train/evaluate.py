@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from refimpl.cli import Parser, announce_compilation, check_target, guarded, positive_int, printable
 from refimpl.errors import InputError
-from refimpl.presets import NAMES, load_preset
+from refimpl.presets import MORE, NAMES, load_preset
 from refimpl.session import Model, load
 from refimpl.version import ARITHMETIC
 from refimpl.weights_io import default_weights, load_container, write_whole
@@ -158,7 +158,7 @@ def containers(presets: str, given: Sequence[str]) -> tuple[list[str], dict[str,
     own: dict[str, str] = {}
     for text in given:
         preset, sign, path = text.partition("=")
-        key, path = (preset, path) if sign and (preset in NAMES or preset in names) else ("", text)
+        key, path = (preset, path) if sign and (preset in (*NAMES, *MORE) or preset in names) else ("", text)
         if key and key not in names:
             raise InputError(f"--weights {text}: preset {key!r} is not among --presets {presets}; add it there")
         if key in own:

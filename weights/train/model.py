@@ -105,7 +105,8 @@ class Mixer(nn.Module):
 
         A unit of ``given`` that tells nothing is untrained; what has become of it below hears nothing above, for a start.
         """
-        units = int(self.freq2.weight.any(0).sum())
+        own = self.freq2.weight.any(0).nonzero()
+        units = int(own.max()) + 1 if len(own) else 0
         bins = int(self.freq1.weight[:units].any(0).sum())
         kept = strongest(given.freq1.weight[:, :bins], given.freq2.weight[:bins], units)
         telling = given.freq2.weight[:, kept].any(0)
@@ -134,7 +135,8 @@ class BandMixer(Mixer):
 
     The matrices are A1 P and S A2, the second bias is S b2, with S the triangles of :func:`bands` and P their transpose,
     normalised; ``freq1`` holds A1 ``[units, K]``, ``freq2`` A2 ``[K, units]`` and b2. Every such mixer is an ordinary one
-    (:meth:`ordinary`), but learns an eighth of the numbers or fewer, so that the noise of small batches has less to move.
+    (:meth:`ordinary`), but with bands that widen it learns an eighth of the numbers or fewer, so that the noise of small
+    batches has less to move.
     """
 
     spread: Tensor
