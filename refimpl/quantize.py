@@ -73,7 +73,7 @@ def _main(argv: Sequence[str] | None) -> int:
         "observer_16": options.observer_16,
     }
     done = replace(done, card={**container.card, "calibration": facts})
-    for preset in (*NAMES, "stream16"):
+    for preset in NAMES:
         Model(done, preset)  # ranges that some preset's widths cannot be proven for are refused here, not by who loads them
     done.save(options.output)
     print(printable(options.output))
