@@ -12,7 +12,7 @@ from refimpl.networks import tf_mlpnet
 from refimpl.presets import NAMES, load_preset
 from refimpl.profiles import GAP9
 from refimpl.quantization.observers import Observer
-from refimpl.quantization.offsets import without_offset
+from refimpl.quantization.offsets import residual_streams, without_offset
 from refimpl.session import BLOCK, frames_of
 from refimpl.weights_io import Container
 
@@ -30,8 +30,9 @@ RATIO = 3  # of the cell's range to that of what a frame brings
 def calibrate(container: Container, clips: Iterable[Array], method_8: str = "mse", method_16: str = "minmax") -> Container:
     """The container with ranges for every tensor of every shipped preset, observed on ``clips`` (int16 [n] each).
 
-    8-bit and 16-bit ranges are chosen by their own method (see ``observers``). Unless it is ``minmax``, an LSTM's cell has
-    the 8-bit ranges of :func:`cell_ranges`, and those of sums are up to 1/32 wider (see ``offsets``).
+    8-bit and 16-bit ranges are chosen by their own method (see ``observers``). Unless it is ``minmax``, all that residuals add
+    up has one 8-bit range, an LSTM's cell has those of :func:`cell_ranges`, and those of other sums are up to 1/32 wider (see
+    ``offsets``).
     """
     program = tf_mlpnet.build(container.config, container.weights, {}, load_preset("fp32"), GAP9)
     names = [name for name, t in program.tensors.items() if t.format.kind == "f32" and not name.startswith("istft")]
@@ -46,6 +47,8 @@ def calibrate(container: Container, clips: Iterable[Array], method_8: str = "mse
     found = {bits: {n: o.range(method, bits) for n, o in observers.items()} for bits, method in ranges.items()}
     if method_8 != "minmax":
         eight = found[8]
+        for stream in residual_streams(program):
+            eight |= dict.fromkeys(stream, Observer.of_all(observers[name] for name in stream).range(method_8, 8))
         for name in [name.removesuffix(".ig") for name in eight if name.endswith(".lstm.ig")]:
             eight |= cell_ranges(eight, name)
         for step in program.steps:

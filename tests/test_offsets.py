@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refimpl.calibration import BROUGHT
+from refimpl.networks import tf_mlpnet
 from refimpl.operators import elementwise
+from refimpl.presets import load_preset
 from refimpl.profiles import GAP9
 from refimpl.program import Format
-from refimpl.quantization.offsets import residual_errors, without_offset
+from refimpl.quantization.offsets import residual_errors, residual_streams, without_offset
 from refimpl.quantization.scheme import activation_format, two_stage_constants
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -105,3 +108,33 @@ def test_a_cell_adds_up_what_it_is_brought() -> None:
     _, wide = without_offset((-3 * BROUGHT, 3 * BROUGHT), (-BROUGHT, BROUGHT), (-3 * BROUGHT, 3 * BROUGHT))
     drifted, kept = final(4.0, 0.985, 4.0), final(3 * BROUGHT, BROUGHT, wide)
     assert abs(kept.mean()) < 0.1 < 1 < abs(drifted.mean())
+
+
+@settings(max_examples=100, deadline=None)
+@given(end=RANGES, a=st.integers(0, 255), b=st.integers(0, 255))
+def test_a_sum_within_one_range_is_the_sum_of_codes(end: tuple[float, float], a: int, b: int) -> None:
+    """Exact but for saturation, and its range stays as it is."""
+    form = activation_format(*end, 8)
+    y = add(np.array([a - 128], np.int8), np.array([b - 128], np.int8), (form, form, form))
+    assert y[0] == np.clip(a - 128 + b - 128 - form.zero_point, -128, 127)
+    assert residual_errors(form, form, form) == (0.0, 0.0, 0.0)
+    assert without_offset(end, end, end) == end
+
+
+@pytest.mark.parametrize(("compression", "streams"), [(1, 1), (2, 3)])
+def test_residual_streams(compression: int, streams: int) -> None:
+    """Blocks' residuals are one; where frequencies are compressed the mixers of each block are another. No LSTM is in any."""
+    config = tf_mlpnet.Config(blocks=2, channels=4, hidden=4, compression=compression)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in tf_mlpnet.parameters(config).items()}
+    program = tf_mlpnet.build(config, weights, {}, load_preset("fp32"), GAP9)
+    found = residual_streams(program)
+    assert len(found) == streams and found == residual_streams(program)
+    names = [name for stream in found for name in stream]
+    assert len(set(names)) == len(names) and not any("lstm" in name for name in names)
+    outer = {"encoder"} | {f"block{b}.{name}" for b in (1, 2) for name in ("spectral_add", "inter_linear", "out")}
+    assert outer <= set(found[0])
+    for b in (1, 2):
+        inner = {f"block{b}.spectral.mixer{m}.{a}{n}" for m in (1, 2) for a in ("freq", "chan") for n in ("2", "_add")}
+        assert any(inner <= set(stream) for stream in found)
+        assert (f"block{b}.spectral.intra_linear" in found[0]) == (compression == 1)
+        assert (f"block{b}.spectral.expand" in found[0]) == (compression == 2)

@@ -19,11 +19,12 @@ import pytest
 import soundfile
 
 from refimpl.calibration import calibrate
+from refimpl.networks import tf_mlpnet
 from refimpl.operators import elementwise
-from refimpl.presets import NAMES
+from refimpl.presets import NAMES, load_preset
 from refimpl.profiles import GAP9, Profile, profile_named
 from refimpl.program import DTYPES, OPERATORS, Format
-from refimpl.quantization.offsets import residual_errors
+from refimpl.quantization.offsets import residual_errors, residual_streams
 from refimpl.quantization.scheme import activation_format
 from refimpl.session import Model, load
 from refimpl.weights_io import Container, default_weights, load_container
@@ -548,8 +549,12 @@ def test_ranges_always_hold_zero() -> None:
 @pytest.mark.parametrize("preset", ["int8", "mixmlp"])
 def test_sums_stay_without_offset_as_ranges_move(preset: str) -> None:
     """Whatever way ranges move, a sum's is at most 1/32 wider, nearly free of offset, and exported so; a cell's three stay.
-    Where nothing moved nothing changes."""
+    Where nothing moved nothing changes. Of ranges that tensors have for themselves: within one for all no sum has an offset.
+    """
     container = calibrate(small(), [clip(), speech_like(3200)])
+    own = {key: (low * (1 + k / 100), high * (1 + k / 100)) for k, (key, (low, high)) in enumerate(container.ranges[8].items())}
+    own |= {key: container.ranges[8][key] for key in own if ".lstm." in key}
+    container = replace(container, ranges={**container.ranges, 8: own})
     network = QuantizedTFMLPNet(container, preset)
     assert all(network.ranges()[8][key] == container.ranges[8][key] for key in network.keys[8])
     with torch.no_grad():
@@ -569,6 +574,31 @@ def test_sums_stay_without_offset_as_ranges_move(preset: str) -> None:
         assert name in summed or found[name] == tuple(span)
         assert (tuple(span) == container.ranges[8][name]) == (name in network.held)
     assert network.container({"name": "moved"}).ranges[8] == found
+
+
+@pytest.mark.parametrize("preset", ["int8", "mixmlp"])
+def test_one_range_of_what_residuals_add_up_moves_as_one(preset: str) -> None:
+    """By the gradients of all of it; a container whose ranges differ there learns each by itself."""
+    container = calibrate(small(), [clip(), speech_like(3200)])
+    program = tf_mlpnet.build(container.config, container.weights, {}, load_preset("fp32"), GAP9)
+    network = QuantizedTFMLPNet(container, preset)
+    rows = [[row for row, key in enumerate(network.keys[8]) if key in stream] for stream in residual_streams(program)]
+    shared = [own for own in rows if own]
+    assert max(map(len, shared)) > 4
+    network.limits()[8].sum().backward()
+    for first, *others in shared:
+        width = (network.start_8[first, 1] - network.start_8[first, 0]).item()
+        assert network.moves["8"].grad[first].tolist() == pytest.approx([width * (1 + len(others))] * 2)
+        assert (network.moves["8"].grad[others] == 0).all()
+    with torch.no_grad():
+        network.moves["8"] += 0.05 * torch.randn(network.moves["8"].shape, generator=torch.Generator().manual_seed(6))
+    network.settle()
+    for own in shared:
+        (moved,) = {network.ranges()[8][network.keys[8][row]] for row in own}
+        assert moved != container.ranges[8][network.keys[8][own[0]]]
+    apart = QuantizedTFMLPNet(calibrate(small(), [clip()], "minmax"), preset)
+    apart.limits()[8].sum().backward()
+    assert all((apart.moves["8"].grad[own] > 0).all() for own in shared)
 
 
 def test_distillation_formula() -> None:

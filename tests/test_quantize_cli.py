@@ -16,7 +16,7 @@ from refimpl.networks import tf_mlpnet
 from refimpl.networks.tf_mlpnet import nominal_bytes, parameter_count
 from refimpl.presets import NAMES, load_preset
 from refimpl.profiles import GAP9
-from refimpl.quantization.offsets import residual_errors
+from refimpl.quantization.offsets import residual_errors, residual_streams
 from refimpl.quantization.scheme import activation_format, symmetric_format
 from refimpl.quantize import Clips, find_audio, main
 from refimpl.session import load
@@ -93,6 +93,19 @@ def test_an_8_bit_cell_ends_where_its_tanh_does(bare: Container) -> None:
     for name in ("block1.lstm.fc", "block1.lstm.c"):
         low, high = found.ranges[16][name]
         assert (low, high) == extremes.ranges[8][name] and low <= -19 and high >= 19
+
+
+def test_what_residuals_add_up_has_one_range(bare: Container) -> None:
+    """Of 8 bits: the least squared error of all of it together, within the extremes; ``minmax`` leaves every tensor its own."""
+    clip = [noise(96 * 20, 4)]
+    found, plain = calibrate(bare, clip), calibrate(bare, clip, "minmax")
+    program = tf_mlpnet.build(bare.config, bare.weights, {}, load_preset("fp32"), GAP9)
+    for stream in residual_streams(program):
+        (low, high), *others = {found.ranges[8][name] for name in stream}
+        extremes = [plain.ranges[8][name] for name in stream]
+        assert not others and min(e[0] for e in extremes) <= low <= 0 < high <= max(e[1] for e in extremes)
+        assert len(set(extremes)) > 1
+    assert found.ranges[16] == plain.ranges[16]
 
 
 @pytest.mark.parametrize("lstm_scale", [0.1, 1.0])

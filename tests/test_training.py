@@ -28,7 +28,7 @@ from refimpl.presets import NAMES
 from refimpl.session import load
 from refimpl.weights_io import load_container
 from tests.test_evaluate import PITCHES, voice, write_voices
-from weights.train.data import Corpus, mixture, move_formants
+from weights.train.data import BENT, Change, Corpus, mixture, move_formants
 
 RATE = 16000
 SIZES = {"blocks": 1, "channels": 8, "hidden": 8, "mixers": 1}
@@ -148,16 +148,52 @@ def test_formants_that_do_not_move_change_nothing(length: int, seed: int) -> Non
 
 def test_warped_voices_are_others_of_the_same_mixture(corpus: Corpus) -> None:
     """Of either polarity; without ``warp`` a mixture is what it was."""
-    plain, warped = (np.stack([corpus.cut(np.random.default_rng(k), "anna", 8000, w) for k in range(20)]) for w in (1.0, 1.2))
+    plain, warped = (
+        np.stack([corpus.cut(np.random.default_rng(k), "anna", 8000, Change(warp=w)) for k in range(20)]) for w in (1.0, 1.2)
+    )
     np.testing.assert_array_equal(plain[3], corpus.cut(np.random.default_rng(3), "anna", 8000))
     likeness = (plain * warped).sum(1) / np.sqrt((plain**2).sum(1) * (warped**2).sum(1))
     assert 4 < (likeness > 0).sum() < 16 and np.abs(likeness).min() > 0.3 and np.abs(likeness).mean() < 0.999
 
 
-@pytest.mark.parametrize("warp", [0.8, 2.5, float("nan")])
-def test_formants_out_of_reach(corpus: Corpus, warp: float) -> None:
-    with pytest.raises(InputError, match="give 1"):
-        mixture(corpus, 0, 0, 8000, warp=warp)
+@settings(max_examples=100)
+@given(warp=st.floats(1, 2), bend=st.floats(1, BENT), seed=st.integers(0, 99))
+def test_formants_keep_their_order(warp: float, bend: float, seed: int) -> None:
+    """However bands move against each other; and none moves by more than both limits."""
+    factors = Change(warp=warp, bend=bend).factors(np.random.default_rng(seed))
+    assert (np.diff(np.arange(len(factors)) / factors) > 0).all()
+    assert max(factors.max(), 1 / factors.min()) <= warp * bend * (1 + 1e-12)
+
+
+@settings(max_examples=25)
+@given(tilt=st.floats(0, 20), seed=st.integers(0, 99))
+def test_filters_stay_within_their_limit(corpus: Corpus, tilt: float, seed: int) -> None:
+    """And without a filter and a speed a cut is the corpus's own samples."""
+    own, filtered = (corpus.cut(np.random.default_rng(seed), "anna", 4000, Change(speed=1, tilt=t)) for t in (0, tilt))
+    pcm = np.concatenate([corpus.samples[start:stop] for start, stop in corpus.speakers["anna"]]).astype(np.float32) / 32768
+    cuts = np.lib.stride_tricks.sliding_window_view(pcm, 4000)
+    assert min(np.abs(cut - cut.mean() - own).max() for cut in cuts[np.abs(cuts[:, 0] - own[0] - cuts.mean(1)) < 1e-5]) < 1e-5
+    before, after = (np.abs(np.fft.rfft(x))[1:] for x in (own, filtered))  # all but the mean, which a cut has none of
+    assert np.all(after <= before * 10 ** (tilt / 20) + 1e-3) and np.all(after >= before * 10 ** (-tilt / 20) - 1e-3)
+
+
+def test_speed_moves_a_tone_within_its_limit(tmp_path: Path) -> None:
+    """Both ways, over most of what it may."""
+    (tmp_path / "tone" / "a").mkdir(parents=True)
+    soundfile.write(tmp_path / "tone" / "a" / "0.wav", 0.5 * np.sin(2 * np.pi * 500 * np.arange(3 * RATE) / RATE), RATE)
+    tone = Corpus(tmp_path / "tone", tmp_path / "cache")
+    cuts = (tone.cut(np.random.default_rng(k), "a", RATE, Change(speed=1.5)) for k in range(100))
+    heard = np.array([np.abs(np.fft.rfft(cut)).argmax() for cut in cuts])  # bins of 1 Hz
+    assert 332 <= heard.min() < 360 and 700 < heard.max() <= 751
+
+
+@pytest.mark.parametrize(
+    "limit", [{"warp": 0.8}, {"warp": 2.5}, {"warp": float("nan")}, {"speed": 0.5}, {"bend": 1.2}, {"tilt": -1}]
+)
+def test_voices_out_of_reach(limit: dict[str, float]) -> None:
+    """One line that names the option."""
+    with pytest.raises(InputError, match=f"give --{next(iter(limit))} of"):
+        Change(**limit)
 
 
 def test_corpora_without_a_pair(tmp_path: Path) -> None:

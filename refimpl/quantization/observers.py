@@ -6,6 +6,7 @@ how the values were cut up or ordered, and rare large values, which ranges are a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,15 @@ class Observer:
             self.low = float(np.minimum(self.low, flat.min()))  # not min(): a NaN must stay one
             self.high = float(np.maximum(self.high, flat.max()))
             self._counts += np.bincount(flat.view(np.uint32) >> 16, minlength=1 << 16)
+
+    @classmethod
+    def of_all(cls, others: Iterable[Observer]) -> Observer:
+        """One that has seen what all ``others`` have."""
+        found = cls()
+        for other in others:
+            found.low, found.high = float(np.minimum(found.low, other.low)), float(np.maximum(found.high, other.high))
+            found._counts += other._counts
+        return found
 
     def range(self, method: str, bits: int) -> tuple[float, float]:
         """The range [low, high] for ``bits`` bits, which holds zero and lies within the extremes.

@@ -22,8 +22,42 @@ RATE = 16000
 COLUMNS = ("id", "source1", "start1_s", "source2", "start2_s", "snr_db")
 DRAWS = 10_000  # attempts at one training mixture: far more than any usable corpus needs
 FRAME, HOP = 512, 128  # of the frames whose formants are moved, in samples
+BENT = 1.13  # the factor, just below exp(1/8), from which bands that move apart would change the order of what lies between
 CEPSTRUM = 32  # coefficients of a spectral envelope: formants, but no harmonics below 500 Hz
 SUFFIXES = {".opus", ".flac", ".wav", ".ogg"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one voice becomes others: what is drawn anew for every cut of speech, as factors (evenly in their logarithm) and dB.
+
+    ``speed``: of everything, pitch and formants too, between 1 / speed and speed. ``warp``: of all formants, beside that.
+    ``bend``: of the formants at 0, 2, 4, 6 and 8 kHz, each by itself, beside that. ``tilt``: of a filter, at six points evenly
+    spaced from 0 to 8 kHz, within +-tilt dB.
+    """
+
+    speed: float = 1.25
+    tilt: float = 4.0
+    warp: float = 1.0
+    bend: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, most in {"speed": 2, "warp": 2, "bend": BENT}.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"voices cannot change by {getattr(self, name):g}; give --{name} of 1 (as they are) to {most}")
+        if not 0 <= self.tilt <= 20:
+            raise InputError(f"voices cannot be filtered by {self.tilt:g} dB; give --tilt of 0 (not at all) to 20")
+
+    def factors(self, rng: np.random.Generator) -> np.ndarray:
+        """Factors that formants move by at 0 to 8 kHz, one for each bin of ``FRAME``."""
+        common = rng.uniform(-np.log(self.warp), np.log(self.warp))
+        if self.bend == 1:
+            return np.full(FRAME // 2 + 1, np.exp(common))
+        own = rng.uniform(-np.log(self.bend), np.log(self.bend), 5)
+        return np.exp(common + np.interp(np.linspace(0, 4, FRAME // 2 + 1), np.arange(5), own))
+
+
+MILD = Change()
 
 
 class Corpus:
@@ -84,34 +118,34 @@ class Corpus:
         partial.write_text(json.dumps(rows))
         partial.rename(index)
 
-    def cut(self, rng: np.random.Generator, speaker: str, length: int, warp: float = 1.0) -> np.ndarray:
-        """A cut of ``length`` samples, speed-perturbed and filtered, zero mean, padded with silence if short.
+    def cut(self, rng: np.random.Generator, speaker: str, length: int, change: Change = MILD) -> np.ndarray:
+        """A cut of ``length`` samples, changed, zero mean, padded with silence if short.
 
-        With ``warp`` above 1 the formants move by a factor of their own, up to ``warp`` either way, and the polarity is random.
+        Where formants move, the polarity is random too.
         """
         start, stop = self.speakers[speaker][rng.integers(len(self.speakers[speaker]))]
-        speed = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
+        speed = np.exp(rng.uniform(-np.log(change.speed), np.log(change.speed)))
         need = min(int(length * speed), stop - start)
         at = start + int(rng.integers(stop - start - need + 1))
         source = self.samples[at : at + need].astype(np.float32) / 32768
-        out = _resample_and_tilt(rng, source, round(need / speed))[:length]
-        if warp > 1:
-            factor = np.exp(rng.uniform(-np.log(warp), np.log(warp)))
-            out = move_formants(out, factor) * np.float32(rng.choice((-1, 1)))
+        out = _resample_and_tilt(rng, source, round(need / speed), change.tilt)[:length]
+        if max(change.warp, change.bend) > 1:
+            factors = change.factors(rng)
+            out = move_formants(out, factors) * np.float32(rng.choice((-1, 1)))
         if len(out) < length:
             lead = int(rng.integers(length - len(out) + 1))
             out = np.pad(out, (lead, length - len(out) - lead))
         return out - out.mean()
 
 
-def _resample_and_tilt(rng: np.random.Generator, x: np.ndarray, length: int) -> np.ndarray:
-    """Speed and pitch change by band-limited resampling, and a mild random equaliser, in one FFT pair."""
+def _resample_and_tilt(rng: np.random.Generator, x: np.ndarray, length: int, tilt: float) -> np.ndarray:
+    """Speed and pitch change by band-limited resampling, and a random equaliser within ``tilt`` dB, in one FFT pair."""
     spectrum = np.fft.rfft(x)
     bins = length // 2 + 1
     kept = np.zeros(bins, complex)
     n = min(bins, len(spectrum))
     kept[:n] = spectrum[:n]
-    knots = rng.uniform(-4.0, 4.0, 6)
+    knots = rng.uniform(-tilt, tilt, 6)
     gain = np.interp(np.linspace(0, 5, bins), np.arange(6), knots)
     return np.fft.irfft(kept * 10 ** (gain / 20), length).astype(np.float32)
 
@@ -123,11 +157,12 @@ def below(x: np.ndarray, cut: float) -> np.ndarray:
     return np.fft.irfft(spectrum * np.clip(0.5 + (cut - frequency) / 125, 0, 1), x.shape[-1]).astype(np.float32)
 
 
-def move_formants(x: np.ndarray, factor: float) -> np.ndarray:
-    """``x`` with its spectral envelope stretched by ``factor`` along frequency; pitch and timing stay: another speaker.
+def move_formants(x: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
+    """``x`` with its spectral envelope stretched by ``factors`` along frequency; pitch and timing stay: another speaker.
 
-    In frames (Hann, overlapping by three quarters) bin k is multiplied by E(k / factor) / E(k), within 20 dB; log E is the
-    log magnitude smoothed by keeping its first ``CEPSTRUM`` cepstral coefficients. float32 ``[n]`` to float32 ``[n]``.
+    In frames (Hann, overlapping by three quarters) bin k is multiplied by E(k / factor) / E(k), within 20 dB, with one factor
+    for all bins of ``FRAME`` or one for each; log E is the log magnitude smoothed by keeping its first ``CEPSTRUM`` cepstral
+    coefficients. float32 ``[n]`` to float32 ``[n]``.
     """
     window = np.hanning(FRAME + 1)[:-1].astype(np.float32)
     padded = np.pad(x, (FRAME, FRAME + -len(x) % HOP))
@@ -135,7 +170,7 @@ def move_formants(x: np.ndarray, factor: float) -> np.ndarray:
     cepstra = np.fft.irfft(np.log(np.abs(spectra) + 1e-4))  # the floor is about the noise of 16-bit samples
     cepstra[:, CEPSTRUM : FRAME - CEPSTRUM + 1] = 0
     envelope = np.fft.rfft(cepstra).real
-    source = np.minimum(np.arange(FRAME // 2 + 1) / factor, FRAME // 2)
+    source = np.minimum(np.arange(FRAME // 2 + 1) / factors, FRAME // 2)
     below = np.minimum(source.astype(int), FRAME // 2 - 1)
     share = source - below
     moved = envelope[:, below] * (1 - share) + envelope[:, below + 1] * share
@@ -154,10 +189,10 @@ def mixture(
     snr: float = 10.0,
     quietest: float = -35.0,
     contrast: float = 1.0,
-    warp: float = 1.0,
+    change: Change = MILD,
     loudest: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level in [quietest, loudest] dBFS; see ``Corpus.cut``.
+    """Training mixture ``k``: input SNR uniform in [-snr, snr] dB, peak level in [quietest, loudest] dBFS.
 
     Floats do not clip, so peaks above 0 dBFS are what they are. The higher voice is the first reference; the voices'
     fundamental frequencies differ by at least the ratio ``contrast``.
@@ -166,8 +201,6 @@ def mixture(
     """
     if len(corpus.names) < 2:
         raise InputError(f"the corpus has {len(corpus.names)} speaker; mixtures need two, as folder/speaker/utterance.flac")
-    if not 1 <= warp <= 2:
-        raise InputError(f"formants cannot move by a factor of {warp:g}; give 1 (they stay) to 2, such as 1.2")
     if not quietest <= loudest:
         raise InputError(f"no peak is between {quietest:g} and {loudest:g} dBFS; give a --quietest below --loudest")
     rng = np.random.default_rng([seed, k])
@@ -176,7 +209,7 @@ def mixture(
         names.sort(key=lambda name: -corpus.pitch[name])
         if corpus.pitch[names[0]] < contrast * corpus.pitch[names[1]]:
             continue
-        pair = np.stack([corpus.cut(rng, name, length, warp) for name in names])
+        pair = np.stack([corpus.cut(rng, name, length, change) for name in names])
         energy = np.sqrt((pair**2).mean(1))
         if energy.min() > 1e-3:
             break

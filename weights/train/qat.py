@@ -30,6 +30,7 @@ from weights.train.model import TFMLPNet
 from weights.train.quantized import QuantizedTFMLPNet
 from weights.train.train import (
     average_gradients,
+    change_options,
     clip_own,
     distributed,
     drawn,
@@ -220,7 +221,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--snr", type=float, default=10.0, help="input SNR is uniform in [-SNR, SNR] dB")
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, 0] dBFS")
-    parser.add_argument("--warp", type=float, default=1.0, help="formants move by up to this factor either way; 1: they stay")
+    change_options(parser)
     parser.add_argument("--distill", type=float, default=0.1, help="share of the distillation term; 0: none")
     parser.add_argument("--level", type=float, default=0.05, help="weight of the level error in dB")
     parser.add_argument("--spectral", type=float, default=1.0, help="weight of the spectral error in dB")

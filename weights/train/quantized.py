@@ -51,7 +51,7 @@ from refimpl.numerics.requantize import LAW_BF16, LAW_FOLDED, LAW_NORM_TWICE, Re
 from refimpl.presets import MORE, NAMES, Preset, load_preset
 from refimpl.profiles import Profile, profile_named
 from refimpl.program import DTYPES, Format, Program, Step
-from refimpl.quantization.offsets import without_offset
+from refimpl.quantization.offsets import residual_streams, without_offset
 from refimpl.session import frames_of
 from refimpl.weights_io import Container
 from weights.train import fused
@@ -1145,6 +1145,9 @@ class QuantizedTFMLPNet(TFMLPNet):
     ``refimpl.quantization.offsets``). Where one of the three has moved, the sum's is widened by up to 1/32 before lowering,
     as in calibration; the gradient goes straight through. An LSTM's cell adds the offset up, so its three ranges, which
     calibration made for each other, stay as they are.
+
+    What residuals add up shares a range, and keeps sharing it: those of one stream whose ranges the container has alike move
+    with the first of them, which alone learns.
     """
 
     def __init__(self, container: Container, preset: str | Preset, profile: str | Profile = "gap9") -> None:
@@ -1181,7 +1184,10 @@ class QuantizedTFMLPNet(TFMLPNet):
                 if any(ref.tensor == y for name in read if name in makers for ref in makers[name].inputs):  # adds to itself
                     self.held.update(self.sums[-1])
         self.moves = nn.ParameterDict()
+        stream = {name: number for number, names in enumerate(residual_streams(plain)) for name in names}
         for bits, keys in self.keys.items():
+            alike = [(stream[key], container.ranges[bits][key]) if key in stream else key for key in keys]
+            self.register_buffer(f"row_{bits}", torch.tensor([alike.index(one) for one in alike]), persistent=False)
             start = torch.tensor([container.ranges[bits][key] for key in keys], dtype=torch.float64)
             self.register_buffer(f"start_{bits}", start, persistent=False)
             width = (start[:, 1].clamp(min=0) - start[:, 0].clamp(max=0)).clamp(min=2.0**-60)
@@ -1194,7 +1200,8 @@ class QuantizedTFMLPNet(TFMLPNet):
         """The ranges in use, float64 [K, 2] by bit width; they hold zero."""
         found = {}
         for bits in self.keys:
-            wanted = getattr(self, f"start_{bits}") + getattr(self, f"width_{bits}") * self.moves[str(bits)]
+            moved = self.moves[str(bits)][getattr(self, f"row_{bits}")]
+            wanted = getattr(self, f"start_{bits}") + getattr(self, f"width_{bits}") * moved
             held = torch.stack((wanted[:, 0].clamp(max=0.0), wanted[:, 1].clamp(min=0.0)), 1)
             found[bits] = held.detach() + (wanted - wanted.detach())  # a range at zero can still be drawn away from it
         return found

@@ -31,7 +31,7 @@ from refimpl.cli import guarded
 from refimpl.errors import InputError
 from refimpl.networks.tf_mlpnet import Config
 from refimpl.weights_io import load_container, write_whole
-from weights.train.data import RATE, Corpus, below, mixture, read_list
+from weights.train.data import RATE, Change, Corpus, below, mixture, read_list
 from weights.train.model import BINS, N_FFT, WIDENING, Mixer, TFMLPNet
 
 ORIGIN = "weights.train.train"
@@ -198,6 +198,14 @@ def hold_memory() -> bool:
     return mallopt is not None and all(mallopt(option, value) == 1 for option, value in options.items())
 
 
+def change_options(parser: argparse.ArgumentParser) -> None:
+    """How voices are changed, see ``Change``."""
+    parser.add_argument("--speed", type=float, default=1.25, help="up to this factor either way; 1: voices keep theirs")
+    parser.add_argument("--tilt", type=float, default=4.0, help="voices are filtered by up to this many dB")
+    parser.add_argument("--warp", type=float, default=1.0, help="formants move by up to this factor either way; 1: they stay")
+    parser.add_argument("--bend", type=float, default=1.0, help="formants of five bands move by up to this factor beside that")
+
+
 def data_options(parser: argparse.ArgumentParser) -> None:
     """What is drawn from which corpus, for which network, and where the outcome goes."""
     parser.add_argument("--corpus", type=Path, required=True, help="folder laid out as speaker/utterance")
@@ -209,7 +217,7 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snr", type=float, default=10.0, help="input SNR is uniform in [-SNR, SNR] dB")
     parser.add_argument("--quietest", type=float, default=-35.0, help="peak level is uniform in [QUIETEST, LOUDEST] dBFS")
     parser.add_argument("--loudest", type=float, default=0.0, help="above 0: loud input is no edge of what is known")
-    parser.add_argument("--warp", type=float, default=1.0, help="formants move by up to this factor either way; 1: they stay")
+    change_options(parser)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name, default in DIMENSIONS.items():
@@ -366,9 +374,10 @@ def average(mean: TFMLPNet, model: TFMLPNet, share: float, step: int) -> None:
 def drawn(corpus: Corpus, args: argparse.Namespace, first: int, ordered: bool) -> tuple[Tensor, Tensor]:
     """Mixtures ``first`` to ``first + batch - 1``: ``[N, n]`` and references ``[N, 2, n]``; of unlike voices if ``ordered``."""
     length = int(args.seconds * RATE)
-    easy = partial(mixture, corpus, args.seed, length=length, snr=5.0, quietest=-12.0, contrast=1.3, warp=args.warp)
+    change = Change(**{name: getattr(args, name) for name in ("speed", "tilt", "warp", "bend")})
+    easy = partial(mixture, corpus, args.seed, length=length, snr=5.0, quietest=-12.0, contrast=1.3, change=change)
     levels = {"quietest": args.quietest, "loudest": getattr(args, "loudest", 0.0)}
-    full = partial(mixture, corpus, args.seed, length=length, snr=args.snr, warp=args.warp, **levels)
+    full = partial(mixture, corpus, args.seed, length=length, snr=args.snr, change=change, **levels)
     batch = [audible((easy if ordered else full)(first + i), args) for i in range(args.batch)]
     x, y = (torch.from_numpy(np.stack(part)).to(args.device) for part in zip(*batch, strict=True))
     return x, y
