@@ -28,7 +28,7 @@ from refimpl.presets import NAMES
 from refimpl.session import load
 from refimpl.weights_io import load_container
 from tests.test_evaluate import PITCHES, voice, write_voices
-from weights.train.data import BENT, Change, Corpus, mixture, move_formants
+from weights.train.data import BENT, Change, Corpus, _lengths, mixture, move_formants
 
 RATE = 16000
 SIZES = {"blocks": 1, "channels": 8, "hidden": 8, "mixers": 1}
@@ -175,6 +175,20 @@ def test_filters_stay_within_their_limit(corpus: Corpus, tilt: float, seed: int)
     assert min(np.abs(cut - cut.mean() - own).max() for cut in cuts[np.abs(cuts[:, 0] - own[0] - cuts.mean(1)) < 1e-5]) < 1e-5
     before, after = (np.abs(np.fft.rfft(x))[1:] for x in (own, filtered))  # all but the mean, which a cut has none of
     assert np.all(after <= before * 10 ** (tilt / 20) + 1e-3) and np.all(after >= before * 10 ** (-tilt / 20) - 1e-3)
+
+
+@settings(max_examples=300)
+@given(length=st.integers(1, 90_000), available=st.integers(1, 200_000), most=st.floats(1, 2), share=st.floats(-1, 1))
+def test_cuts_are_as_fast_as_asked_for(length: int, available: int, most: float, share: float) -> None:
+    """Within 5% from 5,000 samples on, and never beyond the limit; whole wherever there is enough to take."""
+    speed = most**share
+    need, made = _lengths(length, available, speed, most)
+    assert 1 <= need <= available and made >= 1
+    assert made / most - 1 <= need <= made * most + 1
+    if need < available * 0.9:
+        assert made >= length
+    if min(need, made) >= 5000:
+        assert need / made == pytest.approx(speed, rel=0.055)
 
 
 def test_speed_moves_a_tone_within_its_limit(tmp_path: Path) -> None:

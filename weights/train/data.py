@@ -7,6 +7,7 @@ mixtures. Audio is decoded once into one int16 file under the cache folder and m
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -125,10 +126,10 @@ class Corpus:
         """
         start, stop = self.speakers[speaker][rng.integers(len(self.speakers[speaker]))]
         speed = np.exp(rng.uniform(-np.log(change.speed), np.log(change.speed)))
-        need = min(int(length * speed), stop - start)
+        need, made = _lengths(length, stop - start, speed, change.speed)
         at = start + int(rng.integers(stop - start - need + 1))
         source = self.samples[at : at + need].astype(np.float32) / 32768
-        out = _resample_and_tilt(rng, source, round(need / speed), change.tilt)[:length]
+        out = _resample_and_tilt(rng, source, made, change.tilt)[:length]
         if max(change.warp, change.bend) > 1:
             factors = change.factors(rng)
             out = move_formants(out, factors) * np.float32(rng.choice((-1, 1)))
@@ -138,23 +139,54 @@ class Corpus:
         return out - out.mean()
 
 
+def _lengths(length: int, available: int, speed: float, most: float) -> tuple[int, int]:
+    """How many samples to take and to make of them: at about ``speed``, at most ``most`` times faster or slower.
+
+    Numbers whose Fourier transforms are quick, where there are such near; if available, no fewer than ``length`` are made.
+    """
+    made = _quick(length, up=True)
+    need = _quick(int(made * speed))
+    if need * most < made:
+        need = max(1, int(made * speed))
+    if need > available:
+        need, made = available, max(1, round(available / speed))
+        if _quick(need) * most >= _quick(made) and _quick(need) <= _quick(made) * most:
+            need, made = _quick(need), _quick(made)
+    return need, made
+
+
+@functools.lru_cache(4096)
+def _quick(n: int, up: bool = False) -> int:
+    """The nearest number down from ``n``, or up, without prime factors above 5: within 5%. Below 5,000 every number will do."""
+    while n >= 5000:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            break
+        n += 1 if up else -1
+    return max(n, 1)
+
+
 def _resample_and_tilt(rng: np.random.Generator, x: np.ndarray, length: int, tilt: float) -> np.ndarray:
     """Speed and pitch change by band-limited resampling, and a random equaliser within ``tilt`` dB, in one FFT pair."""
     spectrum = np.fft.rfft(x)
     bins = length // 2 + 1
-    kept = np.zeros(bins, complex)
+    kept = np.zeros(bins, np.complex64)
     n = min(bins, len(spectrum))
     kept[:n] = spectrum[:n]
     knots = rng.uniform(-tilt, tilt, 6)
     gain = np.interp(np.linspace(0, 5, bins), np.arange(6), knots)
-    return np.fft.irfft(kept * 10 ** (gain / 20), length).astype(np.float32)
+    return np.fft.irfft(kept * (10 ** (gain / 20)).astype(np.float32), length)
 
 
 def below(x: np.ndarray, cut: float) -> np.ndarray:
     """``x`` without what is above ``cut`` Hz, along the last axis; the gain falls over 125 Hz."""
     spectrum = np.fft.rfft(x)
     frequency = np.fft.rfftfreq(x.shape[-1], 1 / RATE)
-    return np.fft.irfft(spectrum * np.clip(0.5 + (cut - frequency) / 125, 0, 1), x.shape[-1]).astype(np.float32)
+    gain = np.clip(0.5 + (cut - frequency) / 125, 0, 1).astype(np.float32)
+    return np.fft.irfft(spectrum * gain, x.shape[-1]).astype(np.float32)
 
 
 def move_formants(x: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
@@ -172,7 +204,7 @@ def move_formants(x: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
     envelope = np.fft.rfft(cepstra).real
     source = np.minimum(np.arange(FRAME // 2 + 1) / factors, FRAME // 2)
     below = np.minimum(source.astype(int), FRAME // 2 - 1)
-    share = source - below
+    share = (source - below).astype(np.float32)
     moved = envelope[:, below] * (1 - share) + envelope[:, below + 1] * share
     frames = np.fft.irfft(spectra * np.exp(np.clip(moved - envelope, -2.3, 2.3))) * window
     out = np.zeros(len(padded))

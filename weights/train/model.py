@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from weights.train import amx
+
 HOP = 96
 BACK_PAD = 96
 FRONT_PAD = 64
@@ -113,6 +115,10 @@ class Mixer(nn.Module):
         self.freq1.weight[:units, bins:] = given.freq1.weight[kept, bins:] * telling[:, None]
         self.freq2.weight[bins:, :units] = given.freq2.weight[bins:, kept]
         self.freq2.bias[bins:] = given.freq2.bias[bins:]
+
+    def along(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight and bias of both products along frequency."""
+        return self.freq1.weight, self.freq1.bias, self.freq2.weight, self.freq2.bias
 
     def inward(self, x: Tensor) -> Tensor:
         """The first product along frequency, ``[..., bins]`` to ``[..., units]``."""
@@ -347,15 +353,30 @@ class TFMLPNet(nn.Module):
 
     def encoded(self, x: Tensor) -> Tensor:
         """Waveform ``[N, n]`` to the first block's input ``[N, T, F, C]``."""
-        h = self.encoder(functional.pad(self.spectrum(x)[..., : self.bins], (1, 1, 2, 0)))
-        return h.permute(0, 2, 3, 1).contiguous()
+        spectrum = functional.pad(self.spectrum(x)[..., : self.bins], (1, 1, 2, 0))
+        patches = functional.unfold(spectrum, self.encoder.kernel_size).mT
+        h = functional.linear(patches, self.encoder.weight.flatten(1), self.encoder.bias)
+        return h.reshape(len(x), -1, self.bins, h.shape[-1])
+
+    def decoded(self, h: Tensor) -> Tensor:
+        """The last block's output ``[N, T, F, C]`` to spectra ``[N, 2S, T, F]``: the decoder as one product, in FP32."""
+        n, t, f, c = h.shape
+        with torch.autocast(h.device.type, enabled=False):
+            taps = self.decoder.weight.flatten(1).mT @ h.float().reshape(n, t * f, c).mT
+            y = functional.fold(taps, (t + 2, f), self.decoder.kernel_size, padding=self.decoder.padding)
+            return y[:, :, :t] + self.decoder.bias[:, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.encoded(x)
-        for block in self.blocks:
-            h = block(h)
-        y = self.decoder(h.permute(0, 3, 1, 2))[:, :, : h.shape[1]].float()
-        return self.waveform(functional.pad(y, (0, BINS - self.bins)), x.shape[-1])
+        if all(amx.suits(block, h) for block in self.blocks):
+            h = amx.padded(h)
+            for block in self.blocks:
+                h = amx.forward(block, h)
+            h = h[:, :, : self.bins]
+        else:
+            for block in self.blocks:
+                h = block(h)
+        return self.waveform(functional.pad(self.decoded(h), (0, BINS - self.bins)), x.shape[-1])
 
     def reduced(self) -> bool:
         """Whether this is not the paper's network but a smaller start of it."""
