@@ -104,6 +104,17 @@ def test_network_takes_the_kernels_where_they_suit(monkeypatch: pytest.MonkeyPat
     assert far < 1.5 * limit < 0.05
 
 
+def test_benchmark_takes_both_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair to warm up, then as many as asked for, each with one step that takes the kernels and one that does not."""
+    from weights.bench.training import ratios
+
+    calls = []
+    forward = amx.forward
+    monkeypatch.setattr(amx, "forward", lambda block, h: calls.append(h.shape) or forward(block, h))
+    found = ratios(TFMLPNet(blocks=1), 1, 2000, 3)
+    assert len(found) == 3 and min(found) > 0 and len(calls) == 4
+
+
 def test_kernels_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(amx.SWITCH, "0")
     amx.library.cache_clear()

@@ -63,7 +63,8 @@ def _built(compiler: str, machine: str) -> Path:
 def suits(block: Block, x: Tensor) -> bool:
     """Whether :func:`forward` does what ``block`` does with ``x`` here: BF16 products asked for, sizes of the paper."""
     return (
-        x.device.type == "cpu"
+        block.native
+        and x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and block.compression == 1

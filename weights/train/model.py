@@ -202,7 +202,12 @@ class BandMixer(Mixer):
 
 
 class Block(nn.Module):
-    """One MLPNet block: spectral stage (mixers), then temporal stage (LSTM per bin), each with its residual."""
+    """One MLPNet block: spectral stage (mixers), then temporal stage (LSTM per bin), each with its residual.
+
+    Where it is ``native``, the kernels of ``amx.c`` may do the same.
+    """
+
+    native = True
 
     def __init__(
         self,
