@@ -200,17 +200,20 @@ static bf16 rounded(float x) {
 
 /* Memory of one call, handed out in pieces of whole cache lines, zeroed. */
 typedef struct {
-    char *next, *base;
+    char *next, *base, *end;
 } arena;
 
 static void *take(arena *from, long bytes) {
     void *found = from->next;
     from->next += (bytes + 127) / 64 * 64;
+    if (from->next > from->end) abort(); /* a stage asked for less than it takes */
     return found;
 }
 
 static int opened(arena *it, long bytes) {
-    it->base = it->next = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    bytes = (bytes + 63) / 64 * 64;
+    it->base = it->next = aligned_alloc(64, bytes);
+    it->end = it->base + bytes;
     if (it->base) memset(it->base, 0, bytes);
     return it->base != 0;
 }
@@ -489,11 +492,9 @@ int temporal_forward(const float *s, float *out, bf16 *gates, bf16 *cells, bf16 
                      const float *const *p) {
     arena at;
     if (!opened(&at, 65536 + 12L * GATES * C + 4L * fp * (GATES + 2 * C))) return 1;
-    bf16 *w = take(&at, 2L * 2 * C * GATES); /* both weights, one under the other, in pairs */
-    arena sub = {(char *)w, 0};
-    turned_pairs(&sub, p[0], GATES, C);
-    sub.next = (char *)(w + C * GATES);
-    turned_pairs(&sub, p[1], GATES, H);
+    bf16 *w = take(&at, 2L * 2 * C * GATES); /* both weights in pairs, one under the other */
+    memcpy(w, turned_pairs(&at, p[0], GATES, C), 2L * C * GATES);
+    memcpy(w + C * GATES, turned_pairs(&at, p[1], GATES, H), 2L * H * GATES);
     bf16 *inter = turned_pairs(&at, p[4], C, H), *given = take(&at, 4L * fp * C); /* a frame, then h before it */
     float *sums = take(&at, 4L * fp * GATES), *state = take(&at, 4L * fp * H), *bias = take(&at, 4L * GATES);
     for (int i = 0; i < GATES; i++) bias[i] = p[2][i] + p[3][i];
