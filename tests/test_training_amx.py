@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
@@ -33,14 +33,15 @@ def pure(block: Any, x: Any) -> Any:
     units=st.integers(1, 140),
     frames=st.integers(1, 20),
     n=st.integers(1, 2),
+    mixers=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-def test_spectral_stage_is_exact_where_bf16_is(bins: int, units: int, frames: int, n: int, seed: int) -> None:
+def test_spectral_stage_is_exact_where_bf16_is(bins: int, units: int, frames: int, n: int, mixers: int, seed: int) -> None:
     """Of small integers neither products nor sums are rounded, so output and every gradient equal PyTorch's, bit for bit."""
     torch.manual_seed(seed)
-    block = Block(bins, 32, 32, 2, 1, units, 1.0)
+    block = Block(bins, 32, 32, mixers, 1, units, 1.0)
     for parameter in block.parameters():
-        parameter.data = sparse(parameter.shape, 0.3 / max(parameter.shape[-1] ** 0.5, 1))
+        parameter.data = sparse(parameter.shape, 0.22 / max(parameter.shape[-1] ** 0.5, 1))
     x, weight = sparse((n, frames, bins, 32), 0.2), sparse((n, frames, bins, 32), 0.05)
     found = []
     for native in (True, False):
@@ -54,7 +55,7 @@ def test_spectral_stage_is_exact_where_bf16_is(bins: int, units: int, frames: in
         gradients = [p.grad for name, p in block.named_parameters() if "lstm" not in name and "inter" not in name]
         found.append([s.detach(), given.grad, *gradients])
     largest = max(value.abs().max() for value in found[1][:2])
-    assert largest <= 256  # what BF16 has every integer up to
+    assume(largest <= 256)  # BF16 has every integer up to that
     for mine, theirs in zip(*found, strict=True):
         assert torch.equal(mine, theirs)
 

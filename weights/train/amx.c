@@ -20,7 +20,7 @@
 
 typedef uint16_t bf16;
 
-enum { C = 32, H = 32, GATES = 4 * H, GROUP = 8, TILE = 16 };
+enum { C = 32, H = 32, GATES = 4 * H, GROUP = 8, TILE = 16, STRIP = 32 };
 
 /* ---- tiles ---- */
 
@@ -290,8 +290,10 @@ static mixer packed(arena *at, const float *const *p, int f, int u, int fp, int 
     return it;
 }
 
+/* What a frame needs beside itself, and strips of STRIP rows, which stay in the nearest cache. */
 typedef struct {
-    bf16 *rows, *pairs, *hidden_pairs;
+    bf16 *pairs, *hidden;         /* of the frame, of the hidden units */
+    bf16 *strip_rows, *strip_pairs;
     float *sums;
 } scratch;
 
@@ -299,41 +301,57 @@ typedef struct {
 static inline __attribute__((always_inline)) void mix(const mixer *w, scratch *s, float *x, int fp, int up, const trace *t,
                                                       int q) {
     bf16 *hb = t ? t->hb + (long)q * up * C : 0, *yv = t ? t->yv + (long)q * fp * C : 0;
-    bf16 *gv = t ? t->gv + (long)q * fp * C : 0, *gb = t ? t->gb : s->rows;
-    operand(x, fp, t ? s->rows : 0, s->pairs);
-    if (t) transposed(s->rows, fp, C / 2, t->xt + (long)q * fp * C, fp);
-    multiply(w->w1, s->pairs, s->sums, up, C, fp, 0);
-    rectified(s->sums, up, w->b1, 0, hb, s->hidden_pairs);
-    multiply(w->w2, s->hidden_pairs, x, fp, C, up, 1);
-    add_bias(x, fp, w->b2, 0);
-    operand(x, fp, s->rows, yv);
-    multiply(s->rows, w->v1, s->sums, fp, C, C, 0);
-    rectified(s->sums, fp, 0, w->a1, gb, gv);
-    multiply(gb, w->v2, x, fp, C, C, 1);
-    add_bias(x, fp, 0, w->a2);
+    bf16 *gv = t ? t->gv + (long)q * fp * C : 0;
+    uint32_t *xt = t ? (uint32_t *)(t->xt + (long)q * fp * C) : 0;
+    for (int i = 0; i < fp; i += STRIP) {
+        operand(x + i * C, STRIP, t ? s->strip_rows : 0, s->pairs + i * C);
+        if (t) transposed(s->strip_rows, STRIP, C / 2, xt + i, fp);
+    }
+    for (int i = 0; i < up; i += STRIP) {
+        multiply(w->w1 + (long)i * fp, s->pairs, s->sums, STRIP, C, fp, 0);
+        rectified(s->sums, STRIP, w->b1 + i, 0, t ? hb + i * C : 0, s->hidden + i * C);
+    }
+    for (int i = 0; i < fp; i += STRIP) {
+        float *y = x + i * C;
+        bf16 *gb = t ? t->gb + i * C : s->strip_rows;
+        multiply(w->w2 + (long)i * up, s->hidden, y, STRIP, C, up, 1);
+        add_bias(y, STRIP, w->b2 + i, 0);
+        operand(y, STRIP, s->strip_rows, t ? yv + i * C : 0);
+        multiply(s->strip_rows, w->v1, s->sums, STRIP, C, C, 0);
+        rectified(s->sums, STRIP, 0, w->a1, gb, t ? gv + i * C : 0);
+        multiply(gb, w->v2, y, STRIP, C, C, 1);
+        add_bias(y, STRIP, 0, w->a2);
+    }
 }
 
 /* The gradient d [fp][C] of one mixer's output becomes that of its input. */
 static inline __attribute__((always_inline)) void unmix(const mixer *w, scratch *s, float *d, int fp, int up, const trace *t,
                                                         int q) {
     long wide = (long)GROUP * fp / 2;
-    operand(d, fp, s->rows, s->pairs);
-    transposed(s->pairs, fp / 2, C, (uint32_t *)t->dzt + q * fp / 2, wide);
-    column_sums(d, fp, t->da2);
-    multiply(s->rows, w->v2t, s->sums, fp, C, C, 0);
-    masked(s->sums, fp, t->gb);
-    column_sums(s->sums, fp, t->da1);
-    operand(s->sums, fp, s->rows, s->pairs);
-    transposed(s->pairs, fp / 2, C, (uint32_t *)t->dgt + q * fp / 2, wide);
-    multiply(s->rows, w->v1t, d, fp, C, C, 1);
-    row_sums(d, fp, t->db2);
-    operand(d, fp, s->rows, s->pairs);
-    transposed(s->rows, fp, C / 2, t->dyt + (long)q * fp * C, fp);
-    multiply(w->w2t, s->pairs, s->sums, up, C, fp, 0);
-    masked(s->sums, up, t->hb + (long)q * up * C);
-    row_sums(s->sums, up, t->db1);
-    operand(s->sums, up, t->dhb + (long)q * up * C, s->hidden_pairs);
-    multiply(w->w1t, s->hidden_pairs, d, fp, C, up, 1);
+    uint32_t *dzt = (uint32_t *)t->dzt + q * fp / 2, *dgt = (uint32_t *)t->dgt + q * fp / 2;
+    uint32_t *dyt = (uint32_t *)(t->dyt + (long)q * fp * C);
+    for (int i = 0; i < fp; i += STRIP) {
+        float *y = d + i * C;
+        operand(y, STRIP, s->strip_rows, s->strip_pairs);
+        transposed(s->strip_pairs, STRIP / 2, C, dzt + i / 2, wide);
+        column_sums(y, STRIP, t->da2);
+        multiply(s->strip_rows, w->v2t, s->sums, STRIP, C, C, 0);
+        masked(s->sums, STRIP, t->gb + i * C);
+        column_sums(s->sums, STRIP, t->da1);
+        operand(s->sums, STRIP, s->strip_rows, s->strip_pairs);
+        transposed(s->strip_pairs, STRIP / 2, C, dgt + i / 2, wide);
+        multiply(s->strip_rows, w->v1t, y, STRIP, C, C, 1);
+        row_sums(y, STRIP, t->db2 + 16 * i);
+        operand(y, STRIP, s->strip_rows, s->pairs + i * C);
+        transposed(s->strip_rows, STRIP, C / 2, dyt + i, fp);
+    }
+    for (int i = 0; i < up; i += STRIP) {
+        multiply(w->w2t + (long)i * fp, s->pairs, s->sums, STRIP, C, fp, 0);
+        masked(s->sums, STRIP, t->hb + (long)q * up * C + i * C);
+        row_sums(s->sums, STRIP, t->db1 + 16 * i);
+        operand(s->sums, STRIP, t->dhb + (long)q * up * C + i * C, s->hidden + i * C);
+    }
+    for (int i = 0; i < fp; i += STRIP) multiply(w->w1t + (long)i * up, s->hidden, d + i * C, STRIP, C, up, 1);
 }
 
 static void gather(const trace *t, int fp, int up, int frames) {
@@ -354,8 +372,8 @@ static long stage_bytes(int fp, int up, int mixers) {
 }
 
 static scratch scratches(arena *at, int fp, int up) {
-    int most = fp > up ? fp : up;
-    return (scratch){take(at, 2L * most * C), take(at, 2L * most * C), take(at, 2L * up * C), take(at, 4L * most * C)};
+    return (scratch){take(at, 2L * fp * C), take(at, 2L * up * C), take(at, 2L * STRIP * C), take(at, 2L * STRIP * C),
+                     take(at, 4L * STRIP * C)};
 }
 
 int spectral_forward(const float *x, float *s, long frames, int f, int u, int mixers, const float *const *p) {
@@ -372,10 +390,12 @@ int spectral_forward(const float *x, float *s, long frames, int f, int u, int mi
     for (long i = 0; i < frames; i++, x += size, s += size) {
         memcpy(y, x, 4 * size);
         for (int m = 0; m < mixers; m++) mix(w + m, &tmp, y, fp, up, 0, 0);
-        operand(y, fp, tmp.rows, 0);
         memcpy(s, x, 4 * size);
-        add_bias(s, fp, 0, p[8 * mixers + 1]);
-        multiply(tmp.rows, intra, s, fp, C, C, 1);
+        for (int r = 0; r < fp; r += STRIP) {
+            operand(y + r * C, STRIP, tmp.strip_rows, 0);
+            add_bias(s + r * C, STRIP, 0, p[8 * mixers + 1]);
+            multiply(tmp.strip_rows, intra, s + r * C, STRIP, C, C, 1);
+        }
     }
     _tile_release();
     free(at.base);
@@ -430,10 +450,12 @@ int spectral_backward(const float *x, const float *ds, float *dx, long frames, i
             memcpy(y, x, 4 * size);
             for (int m = 0; m < mixers; m++) mix(w + m, &tmp, y, fp, up, t + m, q);
             operand(y, fp, 0, yv + q * size);
-            operand(ds, fp, tmp.rows, tmp.pairs);
-            transposed(tmp.pairs, fp / 2, C, (uint32_t *)dst + q * fp / 2, (long)GROUP * fp / 2);
             column_sums(ds, fp, dbi);
-            multiply(tmp.rows, intra, y, fp, C, C, 0);
+            for (int r = 0; r < fp; r += STRIP) {
+                operand(ds + r * C, STRIP, tmp.strip_rows, tmp.strip_pairs);
+                transposed(tmp.strip_pairs, STRIP / 2, C, (uint32_t *)dst + (q * fp + r) / 2, (long)GROUP * fp / 2);
+                multiply(tmp.strip_rows, intra, y + r * C, STRIP, C, C, 0);
+            }
             for (int m = mixers - 1; m >= 0; m--) unmix(w + m, &tmp, y, fp, up, t + m, q);
             for (long j = 0; j < size; j += 16)
                 _mm512_storeu_ps(dx + j, _mm512_add_ps(_mm512_loadu_ps(ds + j), _mm512_loadu_ps(y + j)));
@@ -486,6 +508,63 @@ static inline __m512 wide(const bf16 *x) {
 
 static inline void store16(bf16 *to, __m512 x) { _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(x)); }
 
+static inline void keep(bf16 *to, __m512 low, __m512 high) { _mm512_stream_si512((__m512i *)to, narrow(low, high)); }
+
+/* STRIP rows of an LSTM's step: from sums z and bias to gates, cells and h; the state c is carried in FP32. What only the way
+ * back reads goes past the cache. */
+static inline void step(const float *z, const float *bias, float *state, bf16 *gates, bf16 *cells, bf16 *h, bf16 *hs) {
+    for (int r = 0; r < STRIP; r++, z += GATES, state += H, gates += GATES, cells += H, h += H, hs += H) {
+        __m512 i[2], f[2], g[2], o[2], c[2], y[2];
+        for (int a = 0; a < 2; a++) {
+            const float *x = z + 16 * a, *b = bias + 16 * a;
+            i[a] = sigmoid(_mm512_add_ps(_mm512_loadu_ps(x), _mm512_loadu_ps(b)));
+            f[a] = sigmoid(_mm512_add_ps(_mm512_loadu_ps(x + H), _mm512_loadu_ps(b + H)));
+            g[a] = tangent(_mm512_add_ps(_mm512_loadu_ps(x + 2 * H), _mm512_loadu_ps(b + 2 * H)));
+            o[a] = sigmoid(_mm512_add_ps(_mm512_loadu_ps(x + 3 * H), _mm512_loadu_ps(b + 3 * H)));
+            c[a] = _mm512_fmadd_ps(f[a], _mm512_loadu_ps(state + 16 * a), _mm512_mul_ps(i[a], g[a]));
+            _mm512_storeu_ps(state + 16 * a, c[a]);
+            y[a] = _mm512_mul_ps(o[a], tangent(c[a]));
+        }
+        _mm512_storeu_si512(h, narrow(y[0], y[1]));
+        keep(hs, y[0], y[1]);
+        keep(cells, c[0], c[1]);
+        keep(gates, i[0], i[1]);
+        keep(gates + H, f[0], f[1]);
+        keep(gates + 2 * H, g[0], g[1]);
+        keep(gates + 3 * H, o[0], o[1]);
+    }
+}
+
+/* Its way back: from dh and dc [STRIP][H] to the gradients of the gates' sums, in rows; dc becomes that of the state before. */
+static inline void step_back(const float *dh, float *dc, const bf16 *gates, const bf16 *now, const bf16 *before, bf16 *to,
+                             float *db) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+    for (int j = 0; j < H; j += 16) {
+        __m512 sum[4];
+        for (int a = 0; a < 4; a++) sum[a] = _mm512_loadu_ps(db + a * H + j);
+        for (int r = 0; r < STRIP; r++) {
+            const bf16 *kept = gates + r * GATES + j;
+            int at = r * H + j;
+            __m512 i = wide(kept), f = wide(kept + H), g = wide(kept + 2 * H), o = wide(kept + 3 * H);
+            __m512 tc = tangent(wide(now + at)), od = _mm512_mul_ps(o, _mm512_loadu_ps(dh + at));
+            __m512 e = _mm512_add_ps(_mm512_loadu_ps(dc + at), _mm512_fnmadd_ps(_mm512_mul_ps(tc, tc), od, od));
+            __m512 ei = _mm512_mul_ps(e, i), ef = _mm512_mul_ps(e, f);
+            _mm512_storeu_ps(dc + at, ef);
+            __m512 part[4] = {
+                _mm512_mul_ps(_mm512_mul_ps(ei, g), _mm512_sub_ps(one, i)),
+                _mm512_mul_ps(_mm512_mul_ps(ef, wide(before + at)), _mm512_sub_ps(one, f)),
+                _mm512_fnmadd_ps(_mm512_mul_ps(g, g), ei, ei),
+                _mm512_mul_ps(_mm512_mul_ps(od, tc), _mm512_sub_ps(one, o)),
+            };
+            for (int a = 0; a < 4; a++) {
+                sum[a] = _mm512_add_ps(sum[a], part[a]);
+                store16(to + r * GATES + a * H + j, part[a]);
+            }
+        }
+        for (int a = 0; a < 4; a++) _mm512_storeu_ps(db + a * H + j, sum[a]);
+    }
+}
+
 /* Parameters: weight_ih, weight_hh, bias_ih, bias_hh; inter_linear's weight and bias. Keeps gates [n][t][fp][GATES] (i, f, g,
  * o, each after its function), cells c and outputs h [n][t][fp][H] for the way back. */
 int temporal_forward(const float *s, float *out, bf16 *gates, bf16 *cells, bf16 *hs, long n, long t, int fp,
@@ -496,7 +575,7 @@ int temporal_forward(const float *s, float *out, bf16 *gates, bf16 *cells, bf16 
     memcpy(w, turned_pairs(&at, p[0], GATES, C), 2L * C * GATES);
     memcpy(w + C * GATES, turned_pairs(&at, p[1], GATES, H), 2L * H * GATES);
     bf16 *inter = turned_pairs(&at, p[4], C, H), *given = take(&at, 4L * fp * C); /* a frame, then h before it */
-    float *sums = take(&at, 4L * fp * GATES), *state = take(&at, 4L * fp * H), *bias = take(&at, 4L * GATES);
+    float *sums = take(&at, 4L * STRIP * GATES), *state = take(&at, 4L * fp * H), *bias = take(&at, 4L * GATES);
     for (int i = 0; i < GATES; i++) bias[i] = p[2][i] + p[3][i];
     long size = (long)fp * C;
     _tile_loadconfig(&CONFIG);
@@ -505,31 +584,19 @@ int temporal_forward(const float *s, float *out, bf16 *gates, bf16 *cells, bf16 
             memset(state, 0, 4 * size);
             memset(given + size, 0, 2 * size);
         }
-        operand(s, fp, given, 0);
-        product(given, C, size, w, 2 * GATES, C * GATES, sums, GATES, fp, GATES, 2, 0);
-        for (int r = 0; r < fp; r++)
-            for (int j = 0; j < H; j += 16) {
-                const float *z = sums + (long)r * GATES + j, *b = bias + j;
-                bf16 *kept = gates + (long)r * GATES + j;
-                __m512 i = sigmoid(_mm512_add_ps(_mm512_loadu_ps(z), _mm512_loadu_ps(b)));
-                __m512 f = sigmoid(_mm512_add_ps(_mm512_loadu_ps(z + H), _mm512_loadu_ps(b + H)));
-                __m512 g = tangent(_mm512_add_ps(_mm512_loadu_ps(z + 2 * H), _mm512_loadu_ps(b + 2 * H)));
-                __m512 o = sigmoid(_mm512_add_ps(_mm512_loadu_ps(z + 3 * H), _mm512_loadu_ps(b + 3 * H)));
-                __m512 c = _mm512_fmadd_ps(f, _mm512_loadu_ps(state + r * H + j), _mm512_mul_ps(i, g));
-                _mm512_storeu_ps(state + r * H + j, c);
-                store16(cells + r * H + j, c);
-                store16(given + size + r * H + j, _mm512_mul_ps(o, tangent(c)));
-                store16(kept, i);
-                store16(kept + H, f);
-                store16(kept + 2 * H, g);
-                store16(kept + 3 * H, o);
-            }
-        memcpy(hs, given + size, 2 * size);
-        memcpy(out, s, 4 * size);
-        add_bias(out, fp, 0, p[5]);
-        multiply(given + size, inter, out, fp, C, H, 1);
+        for (int r = 0; r < fp; r += STRIP) {
+            long at_strip = (long)r * C;
+            bf16 *h = given + size + at_strip;
+            operand(s + at_strip, STRIP, given + at_strip, 0);
+            product(given + at_strip, C, size, w, 2 * GATES, C * GATES, sums, GATES, STRIP, GATES, 2, 0);
+            step(sums, bias, state + at_strip, gates + 4 * at_strip, cells + at_strip, h, hs + at_strip);
+            memcpy(out + at_strip, s + at_strip, 4 * STRIP * C);
+            add_bias(out + at_strip, STRIP, 0, p[5]);
+            multiply(h, inter, out + at_strip, STRIP, C, H, 1);
+        }
     }
     _tile_release();
+    _mm_sfence();
     free(at.base);
     return 0;
 }
@@ -540,63 +607,41 @@ int temporal_backward(const float *s, const float *dout, float *ds, const bf16 *
     long size = (long)fp * C, wide_words = (long)GROUP * fp / 2;
     if (!opened(&at, 131072 + 12L * GATES * C + GROUP * size * (2 * 4 + 2 * 4) + 64 * size)) return 1;
     bf16 *wih = pairs_of_weights(&at, p[0], GATES, C), *whh = pairs_of_weights(&at, p[1], GATES, H);
-    bf16 *inter = pairs_of_weights(&at, p[4], C, H), *rows = take(&at, 2 * size), *pairs = take(&at, 2 * size);
+    bf16 *inter = pairs_of_weights(&at, p[4], C, H), *rows = take(&at, 2L * STRIP * C), *pairs = take(&at, 2L * STRIP * C);
     bf16 *dot = take(&at, 2 * GROUP * size), *xt = take(&at, 2 * GROUP * size), *ht = take(&at, 2 * GROUP * size);
     bf16 *hv = take(&at, 2 * GROUP * size), *dgv = take(&at, 2 * GROUP * 4 * size), *dgb = take(&at, 2 * 4 * size);
     bf16 *none = take(&at, 2 * size);
-    float *dh = take(&at, 4 * size), *dc = take(&at, 4 * size);
+    float *dh = take(&at, 4L * STRIP * H), *dc = take(&at, 4 * size);
     float *dwih = take(&at, 4L * GATES * C), *dwhh = take(&at, 4L * GATES * H), *dwo = take(&at, 4L * C * H);
     float *dbo = take(&at, 4L * C), *db = take(&at, 4L * GATES);
-    const __m512 one = _mm512_set1_ps(1.0f);
     _tile_loadconfig(&CONFIG);
     for (long m = 0; m < n; m++) {
         memset(dc, 0, 4 * size);
         int q = 0;
         for (long k = t - 1; k >= 0; k--) {
-            long off = (m * t + k) * size;
-            const bf16 *now = cells + off, *before = k ? now - size : none;
-            operand(dout + off, fp, rows, pairs);
-            transposed(pairs, fp / 2, C, (uint32_t *)dot + q * fp / 2, wide_words);
-            column_sums(dout + off, fp, dbo);
-            multiply(rows, inter, dh, fp, H, C, 0);
-            if (k < t - 1) multiply(dgb, whh, dh, fp, H, GATES, 1);
-            for (int j = 0; j < H; j += 16) {
-                __m512 sum[4] = {_mm512_loadu_ps(db + j), _mm512_loadu_ps(db + H + j), _mm512_loadu_ps(db + 2 * H + j),
-                                 _mm512_loadu_ps(db + 3 * H + j)};
-                for (int r = 0; r < fp; r++) {
-                    const bf16 *kept = gates + 4 * off + (long)r * GATES + j;
-                    bf16 *to = dgb + (long)r * GATES + j;
-                    long at_row = r * H + j;
-                    __m512 i = wide(kept), f = wide(kept + H), c = wide(kept + 2 * H), o = wide(kept + 3 * H);
-                    __m512 tc = tangent(wide(now + at_row)), d = _mm512_loadu_ps(dh + at_row);
-                    __m512 od = _mm512_mul_ps(o, d);
-                    __m512 e = _mm512_add_ps(_mm512_loadu_ps(dc + at_row), _mm512_fnmadd_ps(_mm512_mul_ps(tc, tc), od, od));
-                    __m512 ei = _mm512_mul_ps(e, i), ef = _mm512_mul_ps(e, f);
-                    _mm512_storeu_ps(dc + at_row, ef);
-                    __m512 part[4] = {
-                        _mm512_mul_ps(_mm512_mul_ps(ei, c), _mm512_sub_ps(one, i)),
-                        _mm512_mul_ps(_mm512_mul_ps(ef, wide(before + at_row)), _mm512_sub_ps(one, f)),
-                        _mm512_fnmadd_ps(_mm512_mul_ps(c, c), ei, ei),
-                        _mm512_mul_ps(_mm512_mul_ps(od, tc), _mm512_sub_ps(one, o)),
-                    };
-                    for (int a = 0; a < 4; a++) {
-                        sum[a] = _mm512_add_ps(sum[a], part[a]);
-                        store16(to + a * H, part[a]);
-                    }
-                }
-                for (int a = 0; a < 4; a++) _mm512_storeu_ps(db + a * H + j, sum[a]);
+            for (int r = 0; r < fp; r += STRIP) {
+                long strip = (long)r * C, off = (m * t + k) * size + strip;
+                int word = (q * fp + r) / 2;
+                bf16 *dg = dgb + 4 * strip, *turned = dgv + 4 * (q * size + strip);
+                operand(dout + off, STRIP, rows, pairs);
+                transposed(pairs, STRIP / 2, C, (uint32_t *)dot + word, wide_words);
+                column_sums(dout + off, STRIP, dbo);
+                multiply(rows, inter, dh, STRIP, H, C, 0);
+                if (k < t - 1) multiply(dg, whh, dh, STRIP, H, GATES, 1);
+                const bf16 *before = k ? cells + off - size : none, *h_before = k ? hs + off - size : none;
+                step_back(dh, dc + strip, gates + 4 * off, cells + off, before, dg, db);
+                for (int i = 0; i < STRIP; i += 2)
+                    for (int j = 0; j < GATES; j += 32)
+                        interleave(_mm512_loadu_si512(dg + i * GATES + j), _mm512_loadu_si512(dg + (i + 1) * GATES + j),
+                                   turned + i * GATES + 2 * j);
+                memcpy(ds + off, dout + off, 4 * STRIP * C);
+                multiply(dg, wih, ds + off, STRIP, C, GATES, 1);
+                operand(s + off, STRIP, 0, pairs);
+                transposed(pairs, STRIP / 2, C, (uint32_t *)xt + word, wide_words);
+                pairs_of(h_before, STRIP, pairs);
+                transposed(pairs, STRIP / 2, H, (uint32_t *)ht + word, wide_words);
+                pairs_of(hs + off, STRIP, hv + q * size + strip);
             }
-            for (int r = 0; r < fp; r += 2)
-                for (int j = 0; j < GATES; j += 32)
-                    interleave(_mm512_loadu_si512(dgb + (long)r * GATES + j), _mm512_loadu_si512(dgb + (long)(r + 1) * GATES + j),
-                               dgv + q * 4 * size + (long)r * GATES + 2 * j);
-            memcpy(ds + off, dout + off, 4 * size);
-            multiply(dgb, wih, ds + off, fp, C, GATES, 1);
-            operand(s + off, fp, 0, pairs);
-            transposed(pairs, fp / 2, C, (uint32_t *)xt + q * fp / 2, wide_words);
-            pairs_of(k ? hs + off - size : none, fp, pairs);
-            transposed(pairs, fp / 2, H, (uint32_t *)ht + q * fp / 2, wide_words);
-            pairs_of(hs + off, fp, hv + q * size);
             if (++q == GROUP || !k) {
                 int tiles = q * fp / 32;
                 product(xt, (long)GROUP * fp, 32, dgv, 2 * GATES, TILE * 2 * GATES, dwih, GATES, C, GATES, tiles, 1);
