@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - needs PyTorch
 
 from weights.train import amx  # noqa: E402 - needs PyTorch
 from weights.train.model import Block, Mixer, TFMLPNet  # noqa: E402
@@ -20,6 +23,20 @@ pytestmark = pytest.mark.skipif(amx.library() is None, reason="no CPU with AMX, 
 def sparse(shape: Any, share: float) -> Any:
     """Mostly zeros, else 1 or -1."""
     return torch.randint(0, 2, shape).mul(2).sub(1).float() * (torch.rand(shape) < share)
+
+
+class Largest(TorchDispatchMode):
+    """The largest magnitude that any step gives, forwards and backwards, while this is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0.0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_floating_point() and out.numel():
+            self.found = max(self.found, float(out.abs().max()))
+        return out
 
 
 def pure(block: Any, x: Any) -> Any:
@@ -41,9 +58,11 @@ def test_spectral_stage_is_exact_where_bf16_is(bins: int, units: int, frames: in
     torch.manual_seed(seed)
     block = Block(bins, 32, 32, mixers, 1, units, 1.0)
     for parameter in block.parameters():
-        parameter.data = sparse(parameter.shape, 0.22 / max(parameter.shape[-1] ** 0.5, 1))
+        parameter.data = sparse(parameter.shape, 0.15 / max(parameter.shape[-1] ** 0.5, 1))
     x, weight = sparse((n, frames, bins, 32), 0.2), sparse((n, frames, bins, 32), 0.05)
-    found = []
+    found, largest = [], Largest()
+    with largest, torch.no_grad():
+        block.spectral(x)
     for native in (True, False):
         block.zero_grad()
         given = x.clone().requires_grad_()
@@ -51,11 +70,11 @@ def test_spectral_stage_is_exact_where_bf16_is(bins: int, units: int, frames: in
             s = amx.Spectral.apply(amx.padded(given), *amx.parameters(block)[0])[:, :, :bins]
         else:
             s = given + block.spectral(given)
-        (s * weight).sum().backward()
+        with nullcontext() if native else largest:  # the kernels' buffers begin with anything
+            (s * weight).sum().backward()
         gradients = [p.grad for name, p in block.named_parameters() if "lstm" not in name and "inter" not in name]
         found.append([s.detach(), given.grad, *gradients])
-    largest = max(value.abs().max() for value in found[1][:2])
-    assume(largest <= 256)  # BF16 has every integer up to that
+    assume(largest.found <= 256)  # BF16 has every integer up to that
     for mine, theirs in zip(*found, strict=True):
         assert torch.equal(mine, theirs)
 

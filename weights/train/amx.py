@@ -1,7 +1,7 @@
 """``amx.c`` for PyTorch: blocks of the full network, forwards and backwards, on CPUs with AMX tiles (Linux, x86-64).
 
 Compiled with the system's C compiler on first use and kept in the user's cache folder. Where a CPU, a compiler or a network
-does not suit, :func:`suits` says so and ``model.py`` does the same in PyTorch, about three times slower.
+does not suit, :func:`suits` says so and ``model.py`` does the same in PyTorch, at less than half the speed.
 """
 
 from __future__ import annotations
