@@ -5,6 +5,7 @@ What needs PyTorch is left out where it is not installed.
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -780,6 +781,22 @@ def test_spectral_error_is_the_formula(training: Any) -> None:
     assert training.spectral_error(found, wanted).item() == pytest.approx(np.mean(parts), abs=1e-3)
     short = found[..., :600].double().requires_grad_()
     assert torch.autograd.gradcheck(training.spectral_error, (short, wanted[..., :600].double()), fast_mode=True)
+
+
+def test_errors_beside_separation_count_by_their_weights(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum is linear in both weights, and a spectral error of no weight is not even computed."""
+    wanted = two_voices(0.25)
+    found = 0.6 * wanted + 0.3 * wanted.flip(1)
+
+    def others(level: float, spectral: float) -> float:
+        return training.others(found, wanted, argparse.Namespace(level=level, spectral=spectral)).item()
+
+    level, spectral = others(1, 0), others(0, 1)
+    assert level == training.level_error(found, wanted).mean().item() > 0.1
+    assert spectral == training.spectral_error(found, wanted).mean().item() < -0.1
+    assert others(0.5, 0.25) == pytest.approx(0.5 * level + 0.25 * spectral, rel=1e-6)
+    monkeypatch.setattr(training, "spectral_error", lambda *inputs: pytest.fail("computed"))
+    assert others(1, 0) == level
 
 
 def test_learning_rate(training: Any, voices: Path, tmp_path: Path) -> None:

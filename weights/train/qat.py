@@ -35,12 +35,11 @@ from weights.train.train import (
     distributed,
     drawn,
     learning_rate,
-    level_error,
     matched,
     moving,
     open_corpus,
+    others,
     pit_si_sdr,
-    spectral_error,
     validate,
 )
 
@@ -105,8 +104,7 @@ class Run:
                 taught = self.teacher(x).float()
         estimate = self.network(x)
         separation = distilled(estimate, y, taught, args.distill).mean()
-        heard = spectral_error(estimate, matched(estimate, y)).mean()
-        loss = separation + args.level * level_error(estimate, y).mean() + args.spectral * heard
+        loss = separation + others(estimate, matched(estimate, y), args)
         self.stepper.zero_grad()
         loss.backward()
         # Two norms: the ranges' gradients are sums over whole tensors and would drown the weights'.

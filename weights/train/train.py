@@ -83,6 +83,15 @@ def spectral_error(estimate: Tensor, reference: Tensor) -> Tensor:
     return 10 * torch.log10(0.5 * error / wanted.square().sum((2, 3, 4)) + 1e-8).mean(-1)
 
 
+def others(estimate: Tensor, reference: Tensor, args: argparse.Namespace) -> Tensor:
+    """The loss beside separation, references matched: weighted level and spectral error, means over mixtures.
+
+    A spectral error without weight is not computed.
+    """
+    level = args.level * level_error(estimate, reference).mean()
+    return level + args.spectral * spectral_error(estimate, reference).mean() if args.spectral else level
+
+
 def learning_rate(done: float, args: argparse.Namespace) -> float:
     """Warm-up, plateau, then a linear decay to zero over the last ``--decay`` share of ``--mixtures``."""
     start = args.mixtures * (1 - args.decay)
@@ -398,8 +407,7 @@ def losses(model: TFMLPNet, x: Tensor, y: Tensor, ordered: bool, args: argparse.
     estimate, y = estimate.float(), y if ordered else matched(estimate, y)
     # Above 30 dB nothing is to be gained; the clamp keeps easy mixtures from dominating.
     separation = -si_sdr(estimate, y).mean(-1).clamp(max=30.0).mean()
-    others = args.level * level_error(estimate, y).mean() + args.spectral * spectral_error(estimate, y).mean()
-    return separation + others, separation
+    return separation + others(estimate, y, args), separation
 
 
 def clip_own(parameters: list[torch.nn.Parameter], clip: float) -> float:
