@@ -855,6 +855,13 @@ def test_recipe_end_to_end(training: Any, voices: Path, tmp_path: Path) -> None:
     mine = load(done, "fp32").trace(pcm, ["overlap_add"])["overlap_add"]
     mine = mine.transpose(1, 0, 2).reshape(2, -1)[:, : len(pcm)]
     assert np.sqrt(((mine - theirs) ** 2).sum() / (theirs**2).sum()) < 1e-4
+    # The same first mixtures with what residuals add up rounded as in the container, and as it is.
+    for name, more in (("rounded", {"streams": done}), ("plain", {})):
+        options = {"init": state, "mixtures": 8, "ordered": 0, "every": 8, **more}
+        losses += training.train(arguments(training, voices, tmp_path / name, **options))
+    assert np.isfinite(losses).all() and 0 < abs(losses[-8] - losses[-4]) < 3
+    none = ["--corpus", str(voices), "--out", str(tmp_path / "none"), "--streams", str(done), "--preset", "stream16"]
+    assert training.main([*none, *(f"--{name}={value}" for name, value in SIZES.items())]) == 2
 
 
 def make_mixtures(mixtures: Any, argv: list[str]) -> None:

@@ -20,6 +20,9 @@ from weights.train.model import Block, Mixer, TFMLPNet  # noqa: E402
 pytestmark = pytest.mark.skipif(amx.library() is None, reason="no CPU with AMX, or no C compiler")
 
 
+GRIDS = st.none() | st.sampled_from([(2.0, -2, 3), (1.0, -1, 1), (0.5, -128, 127), (4.0, 0, 5)])
+
+
 def sparse(shape: Any, share: float) -> Any:
     """Mostly zeros, else 1 or -1."""
     return torch.randint(0, 2, shape).mul(2).sub(1).float() * (torch.rand(shape) < share)
@@ -51,14 +54,22 @@ def pure(block: Any, x: Any) -> Any:
     frames=st.integers(1, 20),
     n=st.integers(1, 2),
     mixers=st.integers(1, 3),
+    grids=st.lists(GRIDS, min_size=6, max_size=6),
     seed=st.integers(0, 99),
 )
-def test_spectral_stage_is_exact_where_bf16_is(bins: int, units: int, frames: int, n: int, mixers: int, seed: int) -> None:
-    """Of small integers neither products nor sums are rounded, so output and every gradient equal PyTorch's, bit for bit."""
+def test_spectral_stage_is_exact_where_bf16_is(
+    bins: int, units: int, frames: int, n: int, mixers: int, grids: list[Any], seed: int
+) -> None:
+    """Of small integers neither products nor sums are rounded, so output and every gradient equal PyTorch's, bit for bit.
+
+    The same where sums are stored as values of a grid.
+    """
     torch.manual_seed(seed)
     block = Block(bins, 32, 32, mixers, 1, units, 1.0)
     for parameter in block.parameters():
         parameter.data = sparse(parameter.shape, 0.15 / max(parameter.shape[-1] ** 0.5, 1))
+    for mixer in block.mixers:
+        mixer.freq_sum.grid, mixer.chan_sum.grid = grids.pop(), grids.pop()
     x, weight = sparse((n, frames, bins, 32), 0.2), sparse((n, frames, bins, 32), 0.05)
     found, largest = [], Largest()
     with largest, torch.no_grad():
@@ -67,7 +78,7 @@ def test_spectral_stage_is_exact_where_bf16_is(bins: int, units: int, frames: in
         block.zero_grad()
         given = x.clone().requires_grad_()
         if native:
-            s = amx.Spectral.apply(amx.padded(given), *amx.parameters(block)[0])[:, :, :bins]
+            s = amx.Spectral.apply(amx.padded(given), amx.grids(block), *amx.parameters(block)[0])[:, :, :bins]
         else:
             s = given + block.spectral(given)
         with nullcontext() if native else largest:  # the kernels' buffers begin with anything

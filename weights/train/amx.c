@@ -176,6 +176,17 @@ static inline __attribute__((always_inline)) void rectified(const float *x, int 
     }
 }
 
+/* x [n][C] to the nearest values of a grid: its step, its least and its largest multiple of that; of step 0, as it is. */
+static inline void stored(float *x, int n, const float *grid) {
+    if (grid[0] == 0) return;
+    const __m512 step = _mm512_set1_ps(grid[0]), low = _mm512_set1_ps(grid[1]), high = _mm512_set1_ps(grid[2]);
+    for (int i = 0; i < n * C; i += 16) {
+        __m512 whole = _mm512_roundscale_ps(_mm512_div_ps(_mm512_loadu_ps(x + i), step),
+                                            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_max_ps(_mm512_min_ps(whole, high), low), step));
+    }
+}
+
 /* x [n][C] where the rectified values in `rows` are above zero, else 0. */
 static inline void masked(float *x, int n, const bf16 *rows) {
     for (int i = 0; i < n; i++, x += C, rows += C) {
@@ -262,6 +273,7 @@ typedef struct {
     bf16 *w1, *w2, *v1, *v2;     /* forwards */
     bf16 *w1t, *w2t, *v1t, *v2t; /* backwards */
     float *b1, *b2, *a1, *a2;
+    const float *grids; /* of the two sums, see `stored` */
 } mixer;
 
 typedef struct {
@@ -271,8 +283,8 @@ typedef struct {
     float *db1, *db2, *da1, *da2;
 } trace;
 
-static mixer packed(arena *at, const float *const *p, int f, int u, int fp, int up, int backwards) {
-    mixer it = {0};
+static mixer packed(arena *at, const float *const *p, const float *grids, int f, int u, int fp, int up, int backwards) {
+    mixer it = {.grids = grids};
     it.w1 = rows_of_weights(at, p[0], u, f, up, fp);
     it.w2 = rows_of_weights(at, p[2], f, u, fp, up);
     it.v1 = turned_pairs(at, p[4], C, C);
@@ -316,15 +328,17 @@ static inline __attribute__((always_inline)) void mix(const mixer *w, scratch *s
         bf16 *gb = t ? t->gb + i * C : s->strip_rows;
         multiply(w->w2 + (long)i * up, s->hidden, y, STRIP, C, up, 1);
         add_bias(y, STRIP, w->b2 + i, 0);
+        stored(y, STRIP, w->grids);
         operand(y, STRIP, s->strip_rows, t ? yv + i * C : 0);
         multiply(s->strip_rows, w->v1, s->sums, STRIP, C, C, 0);
         rectified(s->sums, STRIP, 0, w->a1, gb, t ? gv + i * C : 0);
         multiply(gb, w->v2, y, STRIP, C, C, 1);
         add_bias(y, STRIP, 0, w->a2);
+        stored(y, STRIP, w->grids + 3);
     }
 }
 
-/* The gradient d [fp][C] of one mixer's output becomes that of its input. */
+/* The gradient d [fp][C] of one mixer's output becomes that of its input; it passes `stored` as it is. */
 static inline __attribute__((always_inline)) void unmix(const mixer *w, scratch *s, float *d, int fp, int up, const trace *t,
                                                         int q) {
     long wide = (long)GROUP * fp / 2;
@@ -376,12 +390,13 @@ static scratch scratches(arena *at, int fp, int up) {
                      take(at, 4L * STRIP * C)};
 }
 
-int spectral_forward(const float *x, float *s, long frames, int f, int u, int mixers, const float *const *p) {
+int spectral_forward(const float *x, float *s, long frames, int f, int u, int mixers, const float *grids,
+                     const float *const *p) {
     int fp = up32(f), up = up32(u);
     arena at;
     if (!opened(&at, stage_bytes(fp, up, mixers))) return 1;
     mixer *w = take(&at, mixers * sizeof *w);
-    for (int m = 0; m < mixers; m++) w[m] = packed(&at, p + 8 * m, f, u, fp, up, 0);
+    for (int m = 0; m < mixers; m++) w[m] = packed(&at, p + 8 * m, grids + 6 * m, f, u, fp, up, 0);
     bf16 *intra = turned_pairs(&at, p[8 * mixers], C, C);
     scratch tmp = scratches(&at, fp, up);
     float *y = take(&at, 4L * fp * C);
@@ -415,8 +430,8 @@ static void out_lanes(const float *sums, int n, float *to) {
     for (int i = 0; i < n; i++) to[i] = _mm512_reduce_add_ps(_mm512_loadu_ps(sums + 16L * i));
 }
 
-int spectral_backward(const float *x, const float *ds, float *dx, long frames, int f, int u, int mixers, const float *const *p,
-                      float *const *g) {
+int spectral_backward(const float *x, const float *ds, float *dx, long frames, int f, int u, int mixers, const float *grids,
+                      const float *const *p, float *const *g) {
     int fp = up32(f), up = up32(u);
     arena at;
     if (!opened(&at, stage_bytes(fp, up, mixers))) return 1;
@@ -424,7 +439,7 @@ int spectral_backward(const float *x, const float *ds, float *dx, long frames, i
     trace *t = take(&at, mixers * sizeof *t);
     long size = (long)fp * C, hidden = (long)up * C;
     for (int m = 0; m < mixers; m++) {
-        w[m] = packed(&at, p + 8 * m, f, u, fp, up, 1);
+        w[m] = packed(&at, p + 8 * m, grids + 6 * m, f, u, fp, up, 1);
         bf16 **of_bins[] = {&t[m].xt, &t[m].yv, &t[m].gv, &t[m].dyt, &t[m].dzt, &t[m].dgt};
         for (int i = 0; i < 6; i++) *of_bins[i] = take(&at, 2 * GROUP * size);
         t[m].gb = take(&at, 2 * size);

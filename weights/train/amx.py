@@ -92,7 +92,14 @@ def parameters(block: Block) -> tuple[list[Tensor], list[Tensor]]:
 def forward(block: Block, x: Tensor) -> Tensor:
     """``block`` on ``x`` as :func:`padded`; rows beyond the block's bins come out as anything."""
     spectral, temporal = parameters(block)
-    return Temporal.apply(Spectral.apply(x, *spectral), *temporal)
+    s = block.spectral_sum.stored(Spectral.apply(x, grids(block), *spectral))
+    return block.sum.stored(Temporal.apply(s, *temporal))
+
+
+def grids(block: Block) -> Tensor:
+    """Of the mixers' sums, ``[mixers, 2, 3]``: step, least and largest multiple; zeros where values stay as they are."""
+    values = [sum_.grid or (0.0, 0, 0) for mixer in block.mixers for sum_ in (mixer.freq_sum, mixer.chan_sum)]
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def _call(name: str, *given: Any) -> None:
@@ -120,20 +127,20 @@ class Spectral(torch.autograd.Function):
         return ctypes.c_long(x.shape[0] * x.shape[1]), ctypes.c_int(bins), ctypes.c_int(units), ctypes.c_int(mixers)
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, grids: Tensor, *parameters: Tensor) -> Tensor:
         parameters = tuple(p.contiguous() for p in parameters)
         s = torch.empty_like(x)
-        _call("spectral_forward", x, s, *Spectral._sizes(x, parameters), parameters)
-        ctx.save_for_backward(x, *parameters)
+        _call("spectral_forward", x, s, *Spectral._sizes(x, parameters), grids, parameters)
+        ctx.save_for_backward(x, grids, *parameters)
         return s
 
     @staticmethod
-    def backward(ctx: Any, ds: Tensor) -> tuple[Tensor, ...]:
-        x, *rest = ctx.saved_tensors
+    def backward(ctx: Any, ds: Tensor) -> tuple[Tensor | None, ...]:
+        x, grids, *rest = ctx.saved_tensors
         parameters = tuple(rest)
         dx, gradients = torch.empty_like(x), tuple(torch.empty_like(p) for p in parameters)
-        _call("spectral_backward", x, ds.contiguous(), dx, *Spectral._sizes(x, parameters), parameters, gradients)
-        return dx, *gradients
+        _call("spectral_backward", x, ds.contiguous(), dx, *Spectral._sizes(x, parameters), grids, parameters, gradients)
+        return dx, None, *gradients
 
 
 class Temporal(torch.autograd.Function):

@@ -9,6 +9,8 @@ Layout: activations are ``[N, T, F, C]`` with channels last, so that every chann
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,6 +76,33 @@ class Swap(torch.autograd.Function):
         return gradient.transpose(-1, -2).contiguous()
 
 
+Grid = tuple[float, int, int]  # a step, and its least and largest multiple
+
+
+class Stored(torch.autograd.Function):
+    """The nearest value of a grid in FP32; the gradient passes as if nothing were rounded or clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grid: Grid) -> Tensor:
+        step, low, high = grid
+        ctx.dtype = x.dtype
+        return (x.float() / step).round_().clamp_(low, high).mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.to(ctx.dtype), None
+
+
+@dataclass
+class Sum:
+    """How a sum is stored: as it is, or as a value of a ``grid``."""
+
+    grid: Grid | None = None
+
+    def stored(self, x: Tensor) -> Tensor:
+        return x if self.grid is None else Stored.apply(x, self.grid)
+
+
 def strongest(weight1: Tensor, weight2: Tensor, units: int) -> Tensor:
     """The ``units`` hidden units of the largest products of norms, in their order."""
     size = weight1.norm(dim=1) * weight2.norm(dim=0)
@@ -92,6 +121,7 @@ class Mixer(nn.Module):
 
     def __init__(self, bins: int, channels: int) -> None:
         super().__init__()
+        self.freq_sum, self.chan_sum = Sum(), Sum()
         self.freq1 = nn.Linear(bins, bins)
         self.freq2 = nn.Linear(bins, bins)
         self.chan1 = nn.Linear(channels, channels)
@@ -132,8 +162,8 @@ class Mixer(nn.Module):
         hidden = functional.relu(self.inward(Swap.apply(x)))
         if self.watched and self.training:
             self.share = (hidden.detach()[:, ::8] > 0).float().mean((0, 1, 2))
-        x = x + Swap.apply(self.outward(hidden))
-        return x + self.chan2(functional.relu(self.chan1(x)))
+        x = self.freq_sum.stored(x + Swap.apply(self.outward(hidden)))
+        return self.chan_sum.stored(x + self.chan2(functional.relu(self.chan1(x))))
 
 
 class BandMixer(Mixer):
@@ -222,6 +252,7 @@ class Block(nn.Module):
         super().__init__()
         inner = bins // compression
         self.compression = compression
+        self.spectral_sum, self.sum = Sum(), Sum()
         if compression > 1:
             self.compress = nn.Conv1d(channels, channels, compression, compression)
             self.expand = nn.ConvTranspose1d(
@@ -296,8 +327,8 @@ class Block(nn.Module):
         return self.expanded(y, x.shape[2]) if self.compression > 1 else y
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.spectral(x)
-        return x + self.inter_linear(self.recur(x))
+        x = self.spectral_sum.stored(x + self.spectral(x))
+        return self.sum.stored(x + self.inter_linear(self.recur(x)))
 
 
 class TFMLPNet(nn.Module):
@@ -332,6 +363,7 @@ class TFMLPNet(nn.Module):
             "compression": compression,
         }
         self.window = window
+        self.start = Sum()
         self.encoder = nn.Conv2d(2, channels, 3)
         self.blocks = nn.ModuleList(Block(bins, channels, hidden, mixers, compression, units, widening) for _ in range(blocks))
         self.decoder = nn.ConvTranspose2d(channels, 2 * speakers, 3, padding=(0, 1))
@@ -371,8 +403,18 @@ class TFMLPNet(nn.Module):
             y = functional.fold(taps, (t + 2, f), self.decoder.kernel_size, padding=self.decoder.padding)
             return y[:, :, :t] + self.decoder.bias[:, None, None]
 
+    def sums(self) -> Iterator[tuple[str, Sum]]:
+        """What residuals add up and where it begins, by the names of the program's tensors."""
+        yield "encoder", self.start
+        for number, block in enumerate(self.blocks, 1):
+            for k, mixer in enumerate(block.mixers, 1):
+                yield f"block{number}.spectral.mixer{k}.freq_add", mixer.freq_sum
+                yield f"block{number}.spectral.mixer{k}.chan_add", mixer.chan_sum
+            yield f"block{number}.spectral_add", block.spectral_sum
+            yield f"block{number}.out", block.sum
+
     def forward(self, x: Tensor) -> Tensor:
-        h = self.encoded(x)
+        h = self.start.stored(self.encoded(x))
         if all(amx.suits(block, h) for block in self.blocks):
             h = amx.padded(h)
             for block in self.blocks:

@@ -33,6 +33,7 @@ from refimpl.networks.tf_mlpnet import Config
 from refimpl.weights_io import load_container, write_whole
 from weights.train.data import RATE, Change, Corpus, below, mixture, read_list
 from weights.train.model import BINS, N_FFT, WIDENING, Mixer, TFMLPNet
+from weights.train.streams import store
 
 ORIGIN = "weights.train.train"
 DIMENSIONS = {"blocks": 6, "channels": 32, "hidden": 32, "mixers": 2, "compression": 1}
@@ -266,6 +267,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--init", type=Path, help="start from these weights: a container or a state dict (.safetensors)")
     parser.add_argument("--above", type=Path, help="bins that those of --init do not hear: as in these, which they began from")
+    parser.add_argument("--streams", type=Path, help="round what residuals add up as --preset does on this container's ranges")
+    parser.add_argument("--preset", default="mixmlp", help="of --streams: a shipped preset, or a preset file")
     parser.set_defaults(origin=ORIGIN, shown="loss")
     return parser
 
@@ -345,6 +348,8 @@ def start(args: argparse.Namespace) -> Begun:
     """Network, optimizers and mixtures done: from the run's checkpoint, else from ``--init``, else from the seed."""
     torch.manual_seed(args.seed)
     model = network(args)
+    if getattr(args, "streams", None):
+        store(model, load_container(args.streams), args.preset)
     steppers = optimizers(model, args.optimizer, args.lr)
     if not (args.out / "checkpoint.pt").exists():
         if getattr(args, "init", None):
