@@ -11,7 +11,7 @@ from refimpl.networks import tf_mlpnet
 from refimpl.presets import load_preset
 from refimpl.profiles import profile_named
 from refimpl.weights_io import Container
-from weights.train.model import Grid, TFMLPNet
+from weights.train.model import TFMLPNet
 
 
 def store(network: TFMLPNet, container: Container, preset: str) -> None:
@@ -37,8 +37,3 @@ def store(network: TFMLPNet, container: Container, preset: str) -> None:
         raise InputError(
             f"preset {preset!r} stores no sum of residuals in INT8; train without --streams, or give another --preset"
         )
-
-
-def grids(network: TFMLPNet) -> dict[str, Grid]:
-    """The sums that ``network`` rounds, by name."""
-    return {name: total.grid for name, total in network.sums() if total.grid is not None}
