@@ -21,7 +21,7 @@ from refimpl.weights_io import load_container  # noqa: E402
 from weights.train.model import Stored, Sum, TFMLPNet  # noqa: E402
 from weights.train.streams import store  # noqa: E402
 
-SHIPPED = Path("weights/tf_mlpnet.safetensors")
+SHIPPED = Path(__file__).resolve().parent.parent / "weights" / "tf_mlpnet.safetensors"
 STEPS = st.floats(2.0**-10, 4.0, width=32)
 
 
