@@ -50,6 +50,12 @@ def _main(argv: Sequence[str] | None) -> int:
         "--observer-16", choices=METHODS, default="minmax", help="how a 16-bit range is chosen (default %(default)s)"
     )
     parser.add_argument(
+        "--streams",
+        type=Path,
+        metavar="CONTAINER",
+        help="8-bit ranges of what residuals add up are this container's: that of train --streams",
+    )
+    parser.add_argument(
         "--limit", type=positive_int, default=64, metavar="N", help="use the first N files by path (default %(default)s)"
     )
     parser.add_argument(
@@ -57,21 +63,24 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     add_audio_options(parser)
     options = parser.parse_args(argv)
-    check_target(options.output, options.weights)
+    check_target(options.output, options.weights, *([options.streams] if options.streams else []))
     container = load_container(options.weights)
+    streams = load_container(options.streams) if options.streams else None
     files = find_audio(options.calibrate)[: options.limit]
     for path in files:
         audio.read_blocks(path, resample=options.resample, channel=options.channel)  # refuses what the header tells
     announce_compilation()
     clips = Clips(files, options.seconds, options.resample, options.channel)
-    done = calibrate(container, clips, options.observer, options.observer_16)
-    facts = {
+    done = calibrate(container, clips, options.observer, options.observer_16, streams)
+    facts: dict[str, Any] = {
         "files": len(files),
         "samples": clips.samples,
         "sha256": clips.digest.hexdigest(),
         "observer": options.observer,
         "observer_16": options.observer_16,
     }
+    if streams:
+        facts["streams"] = streams.digest
     done = replace(done, card={**container.card, "calibration": facts})
     for preset in NAMES:
         Model(done, preset)  # ranges that some preset's widths cannot be proven for are refused here, not by who loads them
