@@ -34,15 +34,15 @@ def test_a_container_is_what_its_card_says(path: Path) -> None:
 
 
 def test_a_quantization_aware_container_starts_from_a_float_one() -> None:
-    """From one that is shipped: the default, or the one of rounded streams; its weights have moved from there."""
+    """From one that is shipped: the default, or the one trained without rounding; its weights have moved from there."""
     containers = list(map(load_container, FILES))
     floating = {container.digest: container for container in containers if not container.card.get("qat")}
     trained = [container for container in containers if container.card.get("qat")]
     starts = {container.card["qat"]["preset"]: floating[container.card["qat"]["start"]] for container in trained}
     assert {preset: start.digest for preset, start in starts.items()} == {
-        "int8": load_container(FOLDER / "tf_mlpnet_rounded.safetensors").digest,
-        "mixmlp": load_container(FOLDER / "tf_mlpnet_rounded.safetensors").digest,
-        "stream16": load_container(FOLDER / "tf_mlpnet.safetensors").digest,
+        "int8": load_container(FOLDER / "tf_mlpnet.safetensors").digest,
+        "mixmlp": load_container(FOLDER / "tf_mlpnet.safetensors").digest,
+        "stream16": load_container(FOLDER / "tf_mlpnet_fp32.safetensors").digest,
     }
     for container in trained:
         start = starts[container.card["qat"]["preset"]]
