@@ -252,7 +252,7 @@ def arguments(train: Any, voices: Path, out: Path, **options: object) -> Any:
         "device": "cpu",
         **options,
     }
-    argv = [text for name, value in given_options.items() for text in (f"--{name}", str(value))]
+    argv = [text for name, value in given_options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     return train.parser().parse_args(argv)
 
 
@@ -855,11 +855,17 @@ def test_recipe_end_to_end(training: Any, voices: Path, tmp_path: Path) -> None:
     mine = load(done, "fp32").trace(pcm, ["overlap_add"])["overlap_add"]
     mine = mine.transpose(1, 0, 2).reshape(2, -1)[:, : len(pcm)]
     assert np.sqrt(((mine - theirs) ** 2).sum() / (theirs**2).sum()) < 1e-4
-    # The same first mixtures with what residuals add up rounded as in the container, and as it is.
-    for name, more in (("rounded", {"streams": done}), ("plain", {})):
-        options = {"init": state, "mixtures": 8, "ordered": 0, "every": 8, **more}
-        losses += training.train(arguments(training, voices, tmp_path / name, **options))
-    assert np.isfinite(losses).all() and 0 < abs(losses[-8] - losses[-4]) < 3
+    # The same mixtures and, as the rate is zero, weights: what residuals add up as it is, rounded, every second batch rounded.
+    found = {}
+    for name, more in (("plain", {}), ("rounded", {"streams": done}), ("half", {"streams": done, "streams_every": 2})):
+        options = {"init": state, "mixtures": 4, "ordered": 0, "every": 8, "lr": 0.0, "batch": 1, **more}
+        found[name] = training.train(arguments(training, voices, tmp_path / name, **options))
+    plain, rounded, half = (np.array(found[name]) for name in ("plain", "rounded", "half"))
+    change = abs(rounded - plain)
+    assert np.isfinite(change).all() and change.min() > 0 and change.mean() < 4
+    assert half.tolist() == [rounded[0], plain[1], rounded[2], plain[3]]
+    with pytest.raises(InputError, match="--streams-every 2: give 1 or more, and --streams with it"):
+        training.train(arguments(training, voices, tmp_path / "none", streams_every=2))
     none = ["--corpus", str(voices), "--out", str(tmp_path / "none"), "--streams", str(done), "--preset", "stream16"]
     assert training.main([*none, *(f"--{name}={value}" for name, value in SIZES.items())]) == 2
 

@@ -11,7 +11,7 @@ from refimpl.networks import tf_mlpnet
 from refimpl.presets import load_preset
 from refimpl.profiles import profile_named
 from refimpl.weights_io import Container
-from weights.train.model import TFMLPNet
+from weights.train.model import Grid, TFMLPNet
 
 
 def store(network: TFMLPNet, container: Container, preset: str) -> None:
@@ -37,3 +37,9 @@ def store(network: TFMLPNet, container: Container, preset: str) -> None:
         raise InputError(
             f"preset {preset!r} stores no sum of residuals in INT8; train without --streams, or give another --preset"
         )
+
+
+def let(network: TFMLPNet, grids: list[Grid | None]) -> None:
+    """``network`` rounds its sums, in the order of :meth:`TFMLPNet.sums`, on ``grids`` from here on; None: not."""
+    for (_, total), grid in zip(network.sums(), grids, strict=True):
+        total.grid = grid

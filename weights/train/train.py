@@ -33,7 +33,7 @@ from refimpl.networks.tf_mlpnet import Config
 from refimpl.weights_io import load_container, write_whole
 from weights.train.data import RATE, Change, Corpus, below, mixture, read_list
 from weights.train.model import BINS, N_FFT, WIDENING, Mixer, TFMLPNet
-from weights.train.streams import store
+from weights.train.streams import let, store
 
 ORIGIN = "weights.train.train"
 DIMENSIONS = {"blocks": 6, "channels": 32, "hidden": 32, "mixers": 2, "compression": 1}
@@ -269,6 +269,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--above", type=Path, help="bins that those of --init do not hear: as in these, which they began from")
     parser.add_argument("--streams", type=Path, help="round what residuals add up as --preset does on this container's ranges")
     parser.add_argument("--preset", default="mixmlp", help="of --streams: a shipped preset, or a preset file")
+    parser.add_argument("--streams-every", type=int, default=1, help="--streams for every such batch alone, as 2: every second")
     parser.set_defaults(origin=ORIGIN, shown="loss")
     return parser
 
@@ -516,6 +517,9 @@ def train(
     """
     if args.awake != 0 and not 1e-6 <= args.awake < 1:
         raise InputError(f"--awake {args.awake:g}: not a share of the inputs; give 0 or a number below 1, such as 0.1")
+    every = getattr(args, "streams_every", 1)
+    if every < 1 or (every > 1 and not args.streams):
+        raise InputError(f"--streams-every {every}: give 1 or more, and --streams with it")
     if not 0 <= args.average < 1:
         raise InputError(f"--average {args.average:g}: not a share; give 0 or a number below 1, such as 0.998")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -529,12 +533,15 @@ def train(
         for parameter in model.parameters():
             dist.broadcast(parameter.data, 0)  # only gradients are shared from here on
     mean = averaged(args, model)
+    grids = [total.grid for _, total in model.sums()] if every > 1 else []
     found: list[float] = []
     began, first = time.time(), done
     while done < args.mixtures:
         # First voices that differ, in a fixed order: without it the permutation-invariant loss rests on a plateau for long.
         ordered = done < args.ordered
         x, y = drawn(corpus, args, done + rank * args.batch, ordered)
+        if every > 1:  # batches are counted over all processes, so that a run that goes on goes on the same
+            let(model, grids if (done // args.batch + rank) % every == 0 else [None] * len(grids))
         loss, separation = objective(model, x, y, ordered, args)
         rate = learning_rate(done, args)
         norm = descend(model, steppers, loss, rate, args.clip, world)
@@ -551,6 +558,8 @@ def train(
             where = f"{done}/{args.mixtures} mixtures"
             print(f"{where}  {args.shown} {recent:.2f}  norm {norm:.1f}  lr {rate:.2e}  {pace:.2f}/s", flush=True)
         if done // args.every != before // args.every or done >= args.mixtures:
+            if every > 1:
+                let(mean, grids)  # without --average it is the model, validated as it will be used
             gain = validate(mean, pairs, rank, world, args.device) if pairs else math.nan
             if rank == 0:
                 checkpoint(args, model, mean, steppers, done, gain, float(np.mean(found[-250:])))
