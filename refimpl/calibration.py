@@ -35,17 +35,19 @@ def calibrate(
     method_8: str = "mse",
     method_16: str = "minmax",
     streams: Container | None = None,
+    streams_scale: float = 1.0,
 ) -> Container:
     """The container with ranges for every tensor of every shipped preset, observed on ``clips`` (int16 [n] each).
 
     8-bit and 16-bit ranges are chosen by their own method (see ``observers``). Unless it is ``minmax``, all that residuals add
     up has one 8-bit range, an LSTM's cell has those of :func:`cell_ranges`, and those of other sums are up to 1/32 wider (see
     ``offsets``). With ``streams`` what residuals add up has the 8-bit ranges of that container, which weights want that were
-    trained with these sums rounded and clipped there. InputError if it has none, or is of another network.
+    trained with these sums rounded and clipped there, times ``streams_scale``. InputError if it has none, or is of another
+    network.
     """
     program = tf_mlpnet.build(container.config, container.weights, {}, load_preset("fp32"), GAP9)
     names = [name for name, t in program.tensors.items() if t.format.kind == "f32" and not name.startswith("istft")]
-    given = stream_ranges(program, container, streams) if streams else {}
+    given = stream_ranges(program, container, streams, streams_scale) if streams else {}
     observers = {name: Observer() for name in names}
     for pcm in clips:
         frames, state = frames_of(pcm), program.start()
@@ -69,15 +71,16 @@ def calibrate(
     return replace(container, ranges=found, presets=NAMES)
 
 
-def stream_ranges(program: Program, container: Container, streams: Container) -> dict[str, tuple[float, float]]:
-    """The 8-bit ranges that ``streams`` has for what the residual adds of ``program`` connect."""
+def stream_ranges(program: Program, container: Container, streams: Container, scale: float) -> dict[str, tuple[float, float]]:
+    """The 8-bit ranges that ``streams`` has for what the residual adds of ``program`` connect, times ``scale``."""
     if streams.config != container.config:
         raise InputError("--streams: is of another network than the weights; give the container that they were trained with")
     names = [name for stream in residual_streams(program) for name in stream]
     try:
-        return {name: streams.ranges[8][name] for name in names}
+        spans = {name: streams.ranges[8][name] for name in names}
     except KeyError:
         raise InputError("--streams: has no 8-bit ranges; give a calibrated container, made by refimpl.quantize") from None
+    return {name: (scale * low, scale * high) for name, (low, high) in spans.items()}
 
 
 def cell_ranges(ranges: Mapping[str, tuple[float, float]], lstm: str) -> dict[str, tuple[float, float]]:

@@ -56,6 +56,9 @@ def _main(argv: Sequence[str] | None) -> int:
         help="8-bit ranges of what residuals add up are this container's: that of train --streams",
     )
     parser.add_argument(
+        "--streams-scale", type=_factor, default=1.0, metavar="X", help="times X, from 0.1 to 10 (default %(default)g)"
+    )
+    parser.add_argument(
         "--limit", type=positive_int, default=64, metavar="N", help="use the first N files by path (default %(default)s)"
     )
     parser.add_argument(
@@ -63,6 +66,8 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     add_audio_options(parser)
     options = parser.parse_args(argv)
+    if options.streams_scale != 1 and not options.streams:
+        parser.error("--streams-scale is of the ranges of --streams; give that too")
     check_target(options.output, options.weights, *([options.streams] if options.streams else []))
     container = load_container(options.weights)
     streams = load_container(options.streams) if options.streams else None
@@ -71,7 +76,7 @@ def _main(argv: Sequence[str] | None) -> int:
         audio.read_blocks(path, resample=options.resample, channel=options.channel)  # refuses what the header tells
     announce_compilation()
     clips = Clips(files, options.seconds, options.resample, options.channel)
-    done = calibrate(container, clips, options.observer, options.observer_16, streams)
+    done = calibrate(container, clips, options.observer, options.observer_16, streams, options.streams_scale)
     facts: dict[str, Any] = {
         "files": len(files),
         "samples": clips.samples,
@@ -81,6 +86,8 @@ def _main(argv: Sequence[str] | None) -> int:
     }
     if streams:
         facts["streams"] = streams.digest
+    if options.streams_scale != 1:
+        facts["streams_scale"] = options.streams_scale
     done = replace(done, card={**container.card, "calibration": facts})
     for preset in NAMES:
         Model(done, preset)  # ranges that some preset's widths cannot be proven for are refused here, not by who loads them
@@ -140,6 +147,16 @@ def _seconds(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.1 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to 10")
     return value
 
 

@@ -128,7 +128,13 @@ def test_streams_have_the_ranges_that_weights_were_trained_with(
         assert all(before.ranges[8][name] == span for name, span in found.ranges[8].items() if name not in names)
         assert before.ranges[16] == found.ranges[16]
         assert found.card["calibration"] == {**before.card["calibration"], "streams": load_container(other).digest}
-    capsys.readouterr()
+    assert main([*base, "-o", str(out), "--streams", str(other), "--streams-scale", "1.25"]) == 0
+    wider = load_container(out)
+    assert {name for name, span in wider.ranges[8].items() if span == (-1.875, 4.0625)} == names
+    assert wider.card["calibration"]["streams_scale"] == 1.25
+    for more in (["--streams", str(other), "--streams-scale", "0"], ["--streams-scale", "1.25"]):
+        assert main([*base, "-o", str(tmp_path / "none"), *more]) == 2
+    assert "--streams-scale is of the ranges of --streams; give that too" in capsys.readouterr().err
     smaller = tmp_path / "2f.safetensors"
     tiny_container(compression=2).save(smaller)
     for file, reason in ((weights, "--streams: has no 8-bit ranges"), (smaller, "--streams: is of another network")):
