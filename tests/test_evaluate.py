@@ -505,6 +505,28 @@ def test_report_end_to_end(results: list[Path], measured: dict[str, Any], tmp_pa
     assert tree(card) == before
 
 
+def test_other_measures_of_mixtures_of_their_own(
+    results: list[Path], measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--measures`` takes their table from another list; the first table stays, and they too are of one list."""
+    pytest.importorskip("matplotlib")
+    card, path, bad = tmp_path / "card", tmp_path / "measures.json", tmp_path / "bad.json"
+    other = {**json.loads(json.dumps(measured)), "list_sha256": "0", "count": 7}
+    for result in other["presets"]:
+        result["metrics"]["si_sdr"]["mean"] += 100
+    path.write_text(json.dumps(other))
+    texts = []
+    for more in ([], ["--measures", path]):
+        assert report.main([str(a) for a in [*results, *more, "-o", card]]) == 0
+        texts.append((card / "README.md").read_text().split("<!-- end of table3 -->")[0].split("Beside SI-SDRi"))
+    assert texts[0][0] == texts[1][0] and f"first {measured['count']} mixtures" in texts[0][1]
+    assert "first 7 mixtures" in texts[1][1]
+    expected = measured["presets"][0]["metrics"]["si_sdr"]["mean"] + 100
+    assert rows_of(texts[1][1])["FP32"][0].split()[0] == f"{expected:.2f}"
+    bad.write_text(json.dumps({**other, "list_sha256": "1"}))
+    refused(report.main, [*results, "--measures", path, "--measures", bad, "-o", card], capsys, "bad.json", "other mixtures")
+
+
 def test_table_of_networks(results: list[Path], measured: dict[str, Any], tmp_path: Path) -> None:
     """A row a size, presets as columns; what was trained for a preset stays out; sizes and MACs are the configuration's."""
     pytest.importorskip("matplotlib")

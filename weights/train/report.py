@@ -383,6 +383,13 @@ def _main(argv: Sequence[str] | None) -> int:
         metavar="RESULTS",
         help="JSON to take the table of levels from (default: RESULTS)",
     )
+    parser.add_argument(
+        "--measures",
+        type=Path,
+        action="append",
+        metavar="RESULTS",
+        help="JSON to take the other measures than SI-SDRi from, of mixtures of their own (default: RESULTS)",
+    )
     parser.add_argument("--log", type=Path, metavar="CSV", help="learning curve to draw")
     parser.add_argument(
         "--run",
@@ -408,11 +415,14 @@ def _main(argv: Sequence[str] | None) -> int:
     data = [read_results(path) for path in args.results]
     others = [read_results(path) for path in args.sizes]
     check_comparable([*args.results, *args.sizes], [*data, *others])
+    measured = [read_results(path) for path in args.measures or []]
+    check_comparable(args.measures or [], measured)
+    beside = measures_section(args.measures, measured) if measured else measures_section(args.results, data)
     by_level = [read_results(path) for path in args.levels] if args.levels else data
     curve = curve_of_runs(args.run) if args.run else _text(args.log) if args.log else None
     figures = drawn(sorted_in(args.results, data), data, curve, args.log)
     readme = args.output / "README.md"
-    text = with_section(_text(readme), "table3", table_section(args.results, data, figures), readme)
+    text = with_section(_text(readme), "table3", table_section(args.results, data, beside, figures), readme)
     text = with_section(text, "levels", levels(by_level), readme)
     text = with_section(text, "networks", networks([*data, *others] if others else []), readme)
     if args.run and curve is not None:
@@ -425,14 +435,22 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def table_section(files: Sequence[Path], data: Sequence[Mapping[str, Any]], figures: Mapping[str, bytes]) -> list[str]:
+def measures_section(files: Sequence[Path], data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of the other measures and what stands above it; nothing where there are none."""
+    others = measures(sorted_in(files, data), data[0][UNPROCESSED]) if data else []
+    return [f"Beside SI-SDRi, means over the two speakers, first {data[0]['count']} mixtures:", "", *others] if others else []
+
+
+def table_section(
+    files: Sequence[Path], data: Sequence[Mapping[str, Any]], beside: Sequence[str], figures: Mapping[str, bytes]
+) -> list[str]:
     """All that stands between the markers ``table3``."""
     found = sorted_in(files, data)
     lines = table3(found, _config(data), [mixture["pair"] for mixture in data[0]["mixtures"]] if data else [])
     if data:
         lines = [caption(data[0]) + " " + containers(found), "", *lines]
-        if others := measures(found, data[0][UNPROCESSED]):
-            lines += ["", "Beside SI-SDRi, means over the two speakers:", "", *others]
+    if beside:
+        lines += ["", *beside]
     titles = {
         "size.svg": "SI-SDRi against stored size",
         "bits.svg": "SI-SDRi against bits per activation",
