@@ -141,23 +141,25 @@ class Clips(Iterable[Array]):
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
 
 
 def _factor(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not 0.1 <= value <= 10:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to 10")
     return value
+
+
+def _number(text: str) -> float:
+    """The number that ``text`` is, NaN where it is none: outside every range that is asked for."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 if __name__ == "__main__":

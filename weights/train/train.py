@@ -517,9 +517,9 @@ def train(
     """
     if args.awake != 0 and not 1e-6 <= args.awake < 1:
         raise InputError(f"--awake {args.awake:g}: not a share of the inputs; give 0 or a number below 1, such as 0.1")
-    every = getattr(args, "streams_every", 1)
-    if every < 1 or (every > 1 and not args.streams):
-        raise InputError(f"--streams-every {every}: give 1 or more, and --streams with it")
+    rounding = getattr(args, "streams_every", 1)  # every such batch
+    if rounding < 1 or (rounding > 1 and not args.streams):
+        raise InputError(f"--streams-every {rounding}: give 1 or more, and --streams with it")
     if not 0 <= args.average < 1:
         raise InputError(f"--average {args.average:g}: not a share; give 0 or a number below 1, such as 0.998")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -533,15 +533,15 @@ def train(
         for parameter in model.parameters():
             dist.broadcast(parameter.data, 0)  # only gradients are shared from here on
     mean = averaged(args, model)
-    grids = [total.grid for _, total in model.sums()] if every > 1 else []
+    grids = [total.grid for _, total in model.sums()] if rounding > 1 else []
     found: list[float] = []
     began, first = time.time(), done
     while done < args.mixtures:
         # First voices that differ, in a fixed order: without it the permutation-invariant loss rests on a plateau for long.
         ordered = done < args.ordered
         x, y = drawn(corpus, args, done + rank * args.batch, ordered)
-        if every > 1:  # batches are counted over all processes, so that a run that goes on goes on the same
-            let(model, grids if (done // args.batch + rank) % every == 0 else [None] * len(grids))
+        if rounding > 1:  # batches are counted over all processes, so that a run that goes on goes on the same
+            let(model, grids if (done // args.batch + rank) % rounding == 0 else [None] * len(grids))
         loss, separation = objective(model, x, y, ordered, args)
         rate = learning_rate(done, args)
         norm = descend(model, steppers, loss, rate, args.clip, world)
@@ -558,7 +558,7 @@ def train(
             where = f"{done}/{args.mixtures} mixtures"
             print(f"{where}  {args.shown} {recent:.2f}  norm {norm:.1f}  lr {rate:.2e}  {pace:.2f}/s", flush=True)
         if done // args.every != before // args.every or done >= args.mixtures:
-            if every > 1:
+            if rounding > 1:
                 let(mean, grids)  # without --average it is the model, validated as it will be used
             gain = validate(mean, pairs, rank, world, args.device) if pairs else math.nan
             if rank == 0:
